@@ -1,1 +1,3 @@
-//! placeholder
+//! CPU device of ov.
+
+pub mod simd;
