@@ -1,3 +1,4 @@
 //! CPU device of ov.
 
+pub mod kernels;
 pub mod simd;

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+pub mod lanes;
+
 /// An instruction-set level that kernels are compiled for, from least to most capable.
 ///
 /// A value above [`Isa::Portable`] is a token: it is only handed out by [`Isa::detect`] and
@@ -44,7 +46,10 @@ impl Isa {
     /// Every level that the running processor has, least capable first.
     pub fn available() -> impl Iterator<Item = Self> {
         let best = Self::detect();
-        [Level::Portable, Level::Avx2, Level::Avx512].into_iter().map(Self).filter(move |l| *l <= best)
+        [Level::Portable, Level::Avx2, Level::Avx512]
+            .into_iter()
+            .map(Self)
+            .filter(move |l| *l <= best)
     }
 
     /// The level called `name` (`portable`, `avx2`, `avx512`), if the processor has it.

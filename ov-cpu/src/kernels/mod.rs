@@ -1,0 +1,1 @@
+//! Kernels: pure functions over slices, each computing a range of work items.
