@@ -1,1 +1,17 @@
-//! placeholder
+//! Tensors, model graph, operators, front ends, passes, properties, plugin traits and registry of ov.
+
+pub mod error;
+pub mod frontend;
+pub mod io;
+pub mod model;
+pub mod op;
+pub mod reference;
+pub mod tensor;
+#[cfg(feature = "testing")]
+pub mod testing;
+
+pub use error::{Error, Result};
+pub use half;
+pub use model::Model;
+pub use ndarray;
+pub use tensor::{Dimension, Element, ElementType, PartialShape, Shape, Tensor};

@@ -1,0 +1,4 @@
+//! Front ends: files become models.
+
+#[cfg(feature = "onnx")]
+pub mod onnx;

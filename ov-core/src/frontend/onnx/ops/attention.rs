@@ -1,0 +1,6 @@
+//! Attention and rotary embedding.
+
+use super::OnnxOp;
+
+/// Operators of this family.
+pub(super) const OPS: &[OnnxOp] = &[];

@@ -1,0 +1,6 @@
+//! Concat and Split.
+
+use super::OnnxOp;
+
+/// Operators of this family.
+pub(super) const OPS: &[OnnxOp] = &[];

@@ -1,0 +1,6 @@
+//! If, Loop and Scan.
+
+use super::OnnxOp;
+
+/// Operators of this family.
+pub(super) const OPS: &[OnnxOp] = &[];

@@ -1,0 +1,6 @@
+//! Conversion between element types.
+
+use super::OnnxOp;
+
+/// Operators of this family.
+pub(super) const OPS: &[OnnxOp] = &[];

@@ -1,0 +1,6 @@
+//! Convolutions, grouped and transposed ones.
+
+use super::OnnxOp;
+
+/// Operators of this family.
+pub(super) const OPS: &[OnnxOp] = &[];

@@ -1,0 +1,6 @@
+//! Gathering by index.
+
+use super::OnnxOp;
+
+/// Operators of this family.
+pub(super) const OPS: &[OnnxOp] = &[];

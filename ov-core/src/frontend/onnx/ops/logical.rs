@@ -1,0 +1,6 @@
+//! Logical and bitwise operators.
+
+use super::OnnxOp;
+
+/// Operators of this family.
+pub(super) const OPS: &[OnnxOp] = &[];

@@ -1,0 +1,6 @@
+//! Normalisation over axes.
+
+use super::OnnxOp;
+
+/// Operators of this family.
+pub(super) const OPS: &[OnnxOp] = &[];

@@ -1,0 +1,6 @@
+//! Quantisation.
+
+use super::OnnxOp;
+
+/// Operators of this family.
+pub(super) const OPS: &[OnnxOp] = &[];

@@ -1,0 +1,6 @@
+//! Random generators.
+
+use super::OnnxOp;
+
+/// Operators of this family.
+pub(super) const OPS: &[OnnxOp] = &[];

@@ -1,0 +1,6 @@
+//! Recurrent layers.
+
+use super::OnnxOp;
+
+/// Operators of this family.
+pub(super) const OPS: &[OnnxOp] = &[];

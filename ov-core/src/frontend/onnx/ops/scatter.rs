@@ -1,0 +1,6 @@
+//! Scattering by index.
+
+use super::OnnxOp;
+
+/// Operators of this family.
+pub(super) const OPS: &[OnnxOp] = &[];

@@ -1,0 +1,6 @@
+//! Choice between two values.
+
+use super::OnnxOp;
+
+/// Operators of this family.
+pub(super) const OPS: &[OnnxOp] = &[];

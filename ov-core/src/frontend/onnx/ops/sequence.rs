@@ -1,0 +1,6 @@
+//! Sequences and optionals.
+
+use super::OnnxOp;
+
+/// Operators of this family.
+pub(super) const OPS: &[OnnxOp] = &[];

@@ -1,0 +1,6 @@
+//! Fourier transforms and windows.
+
+use super::OnnxOp;
+
+/// Operators of this family.
+pub(super) const OPS: &[OnnxOp] = &[];

@@ -1,0 +1,6 @@
+//! SoftMax and LogSoftmax.
+
+use super::OnnxOp;
+
+/// Operators of this family.
+pub(super) const OPS: &[OnnxOp] = &[];

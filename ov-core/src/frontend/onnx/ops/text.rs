@@ -1,0 +1,6 @@
+//! Texts.
+
+use super::OnnxOp;
+
+/// Operators of this family.
+pub(super) const OPS: &[OnnxOp] = &[];

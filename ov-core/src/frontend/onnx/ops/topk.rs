@@ -1,0 +1,6 @@
+//! Sorting, selecting and searching.
+
+use super::OnnxOp;
+
+/// Operators of this family.
+pub(super) const OPS: &[OnnxOp] = &[];

@@ -1,0 +1,6 @@
+//! Boxes, regions and sampling grids.
+
+use super::OnnxOp;
+
+/// Operators of this family.
+pub(super) const OPS: &[OnnxOp] = &[];

@@ -1,0 +1,84 @@
+//! A file as memory.
+
+use std::{fs::File, io, ops::Deref, path::Path};
+
+use bytes::Bytes;
+use memmap2::Mmap;
+
+/// A regular file mapped read-only, or the empty slice for an empty file.
+///
+/// The mapping assumes that nobody truncates or rewrites the file in place while it is used. ov's own files are only
+/// ever created, renamed and unlinked, which leaves mappings intact.
+#[derive(Debug)]
+pub struct MappedFile {
+    map: Option<Mmap>,
+}
+
+impl MappedFile {
+    /// Maps a whole regular file.
+    ///
+    /// # Errors
+    /// When the file cannot be opened or mapped, or is not a regular file.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        // A FIFO would block in open, so look before opening as well as after.
+        if !std::fs::metadata(path)?.is_file() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
+        }
+        Self::from_file(&File::open(path)?)
+    }
+
+    /// Maps an open regular file.
+    ///
+    /// # Errors
+    /// When the file cannot be mapped or is not a regular file.
+    pub fn from_file(file: &File) -> io::Result<Self> {
+        let metadata = file.metadata()?;
+        if !metadata.is_file() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
+        }
+        if metadata.len() == 0 {
+            return Ok(Self { map: None });
+        }
+        // SAFETY: the map is read-only; that the file is not changed in place while mapped is the contract of this
+        // type, and no reference into it is turned into a type with invalid bit patterns (see `blob`, `frontend`).
+        let map = unsafe { Mmap::map(file)? };
+        Ok(Self { map: Some(map) })
+    }
+
+    /// The file as shared bytes that keep the mapping alive.
+    #[must_use]
+    pub fn into_bytes(self) -> Bytes {
+        Bytes::from_owner(self)
+    }
+}
+
+impl Deref for MappedFile {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        self.map.as_deref().unwrap_or_default()
+    }
+}
+
+impl AsRef<[u8]> for MappedFile {
+    fn as_ref(&self) -> &[u8] {
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn maps_files_and_refuses_folders() {
+        let dir = tempfile::tempdir().expect("temporary folder");
+        let path = dir.path().join("a");
+        std::fs::write(&path, b"abc").expect("written");
+        assert_eq!(&MappedFile::open(&path).expect("mapped")[..], b"abc");
+        std::fs::write(&path, b"").expect("written");
+        assert_eq!(MappedFile::open(&path).expect("mapped").into_bytes().len(), 0);
+        assert!(MappedFile::open(dir.path()).is_err());
+        assert!(MappedFile::open(&dir.path().join("missing")).is_err());
+    }
+}

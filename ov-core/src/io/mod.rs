@@ -1,0 +1,8 @@
+//! Files and memory: the workspace's only file mapping, and external data beneath a model's folder.
+#![allow(unsafe_code, reason = "maps files and calls the operating system")]
+
+mod external;
+mod mapped_file;
+
+pub use external::ExternalFiles;
+pub use mapped_file::MappedFile;

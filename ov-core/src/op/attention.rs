@@ -1,0 +1,6 @@
+//! Attention and rotary embedding.
+
+use super::OpEntry;
+
+/// Operators of this family.
+pub const OPS: &[OpEntry] = &[];

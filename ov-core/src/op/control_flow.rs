@@ -1,0 +1,6 @@
+//! If, Loop and Scan.
+
+use super::OpEntry;
+
+/// Operators of this family.
+pub const OPS: &[OpEntry] = &[];

@@ -1,0 +1,6 @@
+//! Convolutions, grouped and transposed ones.
+
+use super::OpEntry;
+
+/// Operators of this family.
+pub const OPS: &[OpEntry] = &[];

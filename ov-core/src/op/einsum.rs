@@ -1,0 +1,6 @@
+//! Einstein summation.
+
+use super::OpEntry;
+
+/// Operators of this family.
+pub const OPS: &[OpEntry] = &[];

@@ -1,0 +1,6 @@
+//! Gathering by index.
+
+use super::OpEntry;
+
+/// Operators of this family.
+pub const OPS: &[OpEntry] = &[];

@@ -1,0 +1,6 @@
+//! Padding.
+
+use super::OpEntry;
+
+/// Operators of this family.
+pub const OPS: &[OpEntry] = &[];

@@ -1,0 +1,6 @@
+//! Quantisation.
+
+use super::OpEntry;
+
+/// Operators of this family.
+pub const OPS: &[OpEntry] = &[];

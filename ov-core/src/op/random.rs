@@ -1,0 +1,6 @@
+//! Random generators.
+
+use super::OpEntry;
+
+/// Operators of this family.
+pub const OPS: &[OpEntry] = &[];

@@ -1,0 +1,6 @@
+//! Recurrent layers.
+
+use super::OpEntry;
+
+/// Operators of this family.
+pub const OPS: &[OpEntry] = &[];

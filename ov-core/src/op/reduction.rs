@@ -1,0 +1,6 @@
+//! Reductions over axes.
+
+use super::OpEntry;
+
+/// Operators of this family.
+pub const OPS: &[OpEntry] = &[];

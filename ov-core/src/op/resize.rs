@@ -1,0 +1,6 @@
+//! Interpolation.
+
+use super::OpEntry;
+
+/// Operators of this family.
+pub const OPS: &[OpEntry] = &[];

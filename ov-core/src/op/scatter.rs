@@ -1,0 +1,6 @@
+//! Scattering by index.
+
+use super::OpEntry;
+
+/// Operators of this family.
+pub const OPS: &[OpEntry] = &[];

@@ -1,0 +1,6 @@
+//! Fourier transforms and windows.
+
+use super::OpEntry;
+
+/// Operators of this family.
+pub const OPS: &[OpEntry] = &[];

@@ -1,0 +1,6 @@
+//! SoftMax and LogSoftmax.
+
+use super::OpEntry;
+
+/// Operators of this family.
+pub const OPS: &[OpEntry] = &[];

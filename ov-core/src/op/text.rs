@@ -1,0 +1,6 @@
+//! Texts.
+
+use super::OpEntry;
+
+/// Operators of this family.
+pub const OPS: &[OpEntry] = &[];

@@ -1,0 +1,6 @@
+//! Sorting, selecting and searching.
+
+use super::OpEntry;
+
+/// Operators of this family.
+pub const OPS: &[OpEntry] = &[];

@@ -1,0 +1,6 @@
+//! Losses and optimiser steps.
+
+use super::OpEntry;
+
+/// Operators of this family.
+pub const OPS: &[OpEntry] = &[];

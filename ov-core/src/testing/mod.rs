@@ -1,0 +1,6 @@
+//! Help for the tests of this crate and of device crates (feature `testing`).
+
+pub mod conformance;
+pub mod tolerance;
+
+pub use tolerance::{Difference, compare};
