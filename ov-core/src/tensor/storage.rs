@@ -50,6 +50,10 @@ pub struct AlignedBuffer {
     len: usize,
 }
 
+/// A type as strictly aligned as the buffer, so that an empty buffer casts to slices of any element.
+#[repr(align(64))]
+struct CacheLine(#[expect(dead_code, reason = "only its alignment is used")] [u8; 64]);
+
 /// Alignment of [`AlignedBuffer`] in bytes.
 pub const BUFFER_ALIGNMENT: usize = 64;
 
@@ -64,7 +68,7 @@ impl AlignedBuffer {
     pub fn zeroed(len: usize) -> Option<Self> {
         let layout = Self::layout(len)?;
         if len == 0 {
-            return Some(Self { ptr: NonNull::<u8>::dangling(), len });
+            return Some(Self { ptr: NonNull::<CacheLine>::dangling().cast(), len });
         }
         // SAFETY: the layout has a non-zero size, checked above.
         let ptr = unsafe { alloc_zeroed(layout) };

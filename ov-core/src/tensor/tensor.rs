@@ -386,6 +386,10 @@ impl Tensor {
         let Data::Bytes(b) = &self.data else {
             return Err(TensorError::ElementType { expected: T::TYPE, got: self.element_type });
         };
+        if self.is_contiguous() {
+            return ArrayViewD::from_shape(IxDyn(&self.shape), self.as_slice()?)
+                .map_err(|_| TensorError::NotContiguous(self.shape.clone()));
+        }
         let bytes = &b.bytes()[self.offset..];
         let whole = &bytes[..bytes.len() - bytes.len() % size_of::<T>()];
         let elements: &[T] = bytemuck::try_cast_slice(whole)
