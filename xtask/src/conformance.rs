@@ -1,0 +1,76 @@
+//! `cargo xtask conformance`: published operator cases, generated once and run by ov-bench.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+
+use crate::python::{Packages, run_script};
+use crate::workspace::{Workspace, hand_over};
+
+/// Where the cases come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Suite {
+    /// The backend tests of the onnx package.
+    Onnx,
+    /// The same as OpenVINO IR, where OpenVINO converts them.
+    Ir,
+}
+
+pub(crate) fn run(workspace: &Workspace, arguments: &[String]) -> Result<()> {
+    let (suite, arguments) = parse(arguments);
+    let folder = generate(workspace, suite)?;
+    let program = workspace.release_ov_bench(None)?;
+    let ours = [OsString::from("conformance"), OsString::from("--dir"), folder.into()];
+    hand_over(&program, ours.into_iter().chain(arguments.iter().map(OsString::from)))
+}
+
+/// The suite, ONNX unless named, and the arguments for ov-bench.
+fn parse(arguments: &[String]) -> (Suite, &[String]) {
+    match arguments {
+        [first, rest @ ..] if first == "onnx" => (Suite::Onnx, rest),
+        [first, rest @ ..] if first == "ir" => (Suite::Ir, rest),
+        _ => (Suite::Onnx, arguments),
+    }
+}
+
+/// The folder of the suite's cases. Its manifest is written last, so one that is there is complete.
+fn generate(workspace: &Workspace, suite: Suite) -> Result<PathBuf> {
+    let root = workspace.made("conformance");
+    let folder = root.join(if suite == Suite::Onnx { "onnx" } else { "ir" });
+    if folder.join("manifest.json").exists() {
+        return Ok(folder);
+    }
+    workspace.sh.create_dir(&folder)?;
+    match suite {
+        Suite::Onnx => {
+            run_script(workspace, Packages::Cases, "onnx_cases.py", [folder.as_os_str()])?;
+        }
+        Suite::Ir => {
+            let onnx = generate(workspace, Suite::Onnx)?;
+            let folders: [&Path; 2] = [&onnx, &folder];
+            run_script(workspace, Packages::Reference, "ir_cases.py", folders)?;
+        }
+    }
+    Ok(folder)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_suite_is_the_first_word() {
+        let words = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+        for (line, suite, rest) in [
+            ("", Suite::Onnx, 0),
+            ("onnx", Suite::Onnx, 0),
+            ("ir -d CPU", Suite::Ir, 2),
+            ("--filter ir", Suite::Onnx, 2),
+        ] {
+            let words = words(line);
+            let (found, arguments) = parse(&words);
+            assert_eq!((found, arguments.len()), (suite, rest), "{line}");
+        }
+    }
+}
