@@ -1,0 +1,10 @@
+//! Element-wise operations: unary, broadcast binary, comparisons, select and fused programs.
+
+pub mod binary;
+pub mod broadcast;
+
+pub use binary::{
+    BinaryOp, CompareOp, IntBinaryOp, LogicOp, Number, binary_f32, binary_int, compare, logic,
+    select,
+};
+pub use broadcast::{BroadcastError, BroadcastPlan};
