@@ -2,5 +2,7 @@
 
 pub mod eltwise;
 pub mod out;
+pub mod pooling;
+pub mod reduce;
 #[cfg(test)]
 mod testing;
