@@ -1,8 +1,10 @@
 //! Kernels: pure functions over slices, each computing a range of work items.
 
 pub mod eltwise;
+pub mod gather;
 pub mod out;
 pub mod pooling;
 pub mod reduce;
 #[cfg(test)]
 mod testing;
+pub mod transpose;
