@@ -2,7 +2,10 @@
 
 use std::fmt;
 
+pub mod activation;
+pub mod bits;
 pub mod lanes;
+pub mod math;
 
 /// An instruction-set level that kernels are compiled for, from least to most capable.
 ///
