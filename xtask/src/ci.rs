@@ -86,9 +86,9 @@ fn single_features(workspace: &Workspace) -> Result<()> {
         let features = features_of(&metadata, package)?;
         for feature in std::iter::once("").chain(features.iter().map(String::as_str)) {
             let chosen = format!("--features={feature}");
-            cmd!(workspace.sh, "cargo check --quiet --locked -p {package} --no-default-features")
+            cmd!(workspace.sh, "cargo clippy --quiet --locked -p {package} --no-default-features")
                 .arg(chosen)
-                .env("RUSTFLAGS", warnings_denied())
+                .args(["--", "-D", "warnings"])
                 .quiet()
                 .run()
                 .with_context(|| format!("{package} does not build with features [{feature}]"))?;
@@ -106,11 +106,6 @@ fn features_of(metadata: &Value, package: &str) -> Result<Vec<String>> {
         .with_context(|| format!("no package {package} in the workspace"))?;
     let features = found["features"].as_object().context("a package without features")?;
     Ok(features.keys().filter(|name| *name != "default").cloned().collect())
-}
-
-fn warnings_denied() -> String {
-    let given = std::env::var("RUSTFLAGS").unwrap_or_default();
-    format!("{given} -D warnings").trim().to_owned()
 }
 
 fn documentation(workspace: &Workspace) -> Result<()> {
