@@ -1,4 +1,7 @@
 //! CPU device of ov.
 
+pub mod affinity;
 pub mod kernels;
 pub mod simd;
+pub mod team;
+pub mod topology;
