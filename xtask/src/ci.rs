@@ -7,7 +7,7 @@ use serde_json::Value;
 use xshell::cmd;
 
 use crate::workspace::{Workspace, expect_no_more, take_flag};
-use crate::{docs_tables, test, tidy, usage_error};
+use crate::{docs_tables, sanitize, test, tidy, usage_error};
 
 struct Stage {
     name: &'static str,
@@ -22,6 +22,11 @@ const STAGES: &[Stage] = &[
     Stage { name: "features", about: "each feature alone, and none", run: single_features },
     Stage { name: "test", about: "tests and doctests", run: |w| test::run(w, &[]) },
     Stage { name: "doc", about: "documentation builds without warnings", run: documentation },
+    Stage {
+        name: "sanitize",
+        about: "tests of the CPU kernels under AddressSanitizer",
+        run: sanitize::kernels,
+    },
     Stage { name: "docs-tables", about: "generated tables are current", run: docs_tables::check },
     Stage {
         name: "smoke-bench",

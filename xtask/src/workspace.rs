@@ -54,7 +54,7 @@ impl Workspace {
     /// Builds `ov-bench` in release with its default features and `features`; gives its path.
     pub(crate) fn release_ov_bench(&self, features: Option<&str>) -> Result<PathBuf> {
         let features = features.map(|list| format!("--features={list}"));
-        cmd!(self.sh, "cargo build --quiet --release -p ov-bench").args(features).quiet().run()?;
+        cmd!(self.sh, "cargo build --release -p ov-bench").args(features).quiet().run()?;
         self.built("release")
     }
 
