@@ -5,6 +5,7 @@ pub mod gather;
 pub mod out;
 pub mod pooling;
 pub mod reduce;
+pub mod resize;
 #[cfg(test)]
 mod testing;
 pub mod transpose;
