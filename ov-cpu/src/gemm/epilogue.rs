@@ -1,0 +1,191 @@
+//! What happens to a result on its way to memory.
+#![allow(unsafe_code, reason = "strided stores through raw pointers")]
+
+use std::ptr;
+
+use crate::gemm::tile::{MAX_COLS, MAX_ROWS, Tile, TileFn};
+use crate::simd::Isa;
+use crate::simd::activation::{Activation, Visitor, dispatch};
+use crate::simd::bits::Bits;
+use crate::simd::lanes::instantiate;
+use crate::simd::math::Unary;
+
+/// Whether the residual is added before or after the activation.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ResidualPlace {
+    /// `act(x + bias + residual)`
+    #[default]
+    BeforeActivation,
+    /// `act(x + bias) + residual`
+    AfterActivation,
+}
+
+/// A matrix of the result's shape that is added to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Residual {
+    /// Element (0, 0). It may be the result itself.
+    pub data: *const f32,
+    /// Elements from one row to the next.
+    pub stride: usize,
+    /// The order of addition and activation.
+    pub place: ResidualPlace,
+}
+
+/// Operations on a result while it is still in registers or L1: bias, residual, activation.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Epilogue<'a> {
+    /// One value per column.
+    pub bias: Option<&'a [f32]>,
+    /// Added element by element.
+    pub residual: Option<Residual>,
+    /// Applied to every element.
+    pub activation: Activation,
+}
+
+/// An [`Epilogue`] that was split into what the tile does and what is left.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Finish {
+    isa: Isa,
+    bias: *const f32,
+    residual: *const f32,
+    residual_stride: usize,
+    place: ResidualPlace,
+    activation: Activation,
+    clamp: Option<(f32, f32)>,
+}
+
+impl Finish {
+    pub(crate) fn new(isa: Isa, e: &Epilogue<'_>) -> Self {
+        let (residual, residual_stride, place) = match e.residual {
+            Some(r) => (r.data, r.stride, r.place),
+            None => (ptr::null(), 0, ResidualPlace::BeforeActivation),
+        };
+        let after = place == ResidualPlace::AfterActivation && e.activation != Activation::None;
+        Self {
+            isa,
+            bias: e.bias.map_or(ptr::null(), <[f32]>::as_ptr),
+            residual,
+            residual_stride,
+            place,
+            activation: e.activation,
+            clamp: e.activation.as_clamp().filter(|_| !after),
+        }
+    }
+
+    /// Runs `kernel` for the `rows` rows of `tile` from `row` and the columns from `col`, whose
+    /// `c`, `c_stride` and `cols` say where the result goes, and finishes the result.
+    ///
+    /// # Safety
+    /// As [`TileFn`]; bias and residual must cover the rows and columns.
+    #[inline]
+    pub(crate) unsafe fn run(
+        &self,
+        kernel: TileFn,
+        tile: &mut Tile,
+        rows: usize,
+        row: usize,
+        col: usize,
+    ) {
+        // SAFETY: bias and residual have an element for each row and column, by the caller.
+        let (bias, residual) = unsafe {
+            (
+                if self.bias.is_null() { self.bias } else { self.bias.add(col) },
+                if self.residual.is_null() {
+                    self.residual
+                } else {
+                    self.residual.add(row * self.residual_stride + col)
+                },
+            )
+        };
+        if let Some((low, high)) = self.clamp {
+            (tile.bias, tile.residual, tile.residual_stride) =
+                (bias, residual, self.residual_stride);
+            (tile.low, tile.high) = (low, high);
+            // SAFETY: passed on from the caller.
+            unsafe { kernel(tile) };
+            return;
+        }
+        let mut raw = Buffer([0.0; MAX_ROWS * MAX_COLS]);
+        let (c, c_stride) = (tile.c, tile.c_stride);
+        (tile.c, tile.c_stride) = (raw.0.as_mut_ptr(), MAX_COLS);
+        // SAFETY: passed on from the caller; the buffer has room for the largest tile.
+        unsafe { kernel(tile) };
+        (tile.c, tile.c_stride) = (c, c_stride);
+        let store = Store {
+            isa: self.isa,
+            args: StoreArgs {
+                raw: raw.0.as_ptr(),
+                rows,
+                cols: tile.cols,
+                bias,
+                residual,
+                residual_stride: self.residual_stride,
+                after: self.place == ResidualPlace::AfterActivation,
+                c,
+                c_stride,
+            },
+        };
+        dispatch(self.activation, store);
+    }
+}
+
+#[repr(align(64))]
+struct Buffer([f32; MAX_ROWS * MAX_COLS]);
+
+#[derive(Clone, Copy)]
+struct StoreArgs {
+    raw: *const f32,
+    rows: usize,
+    cols: usize,
+    bias: *const f32,
+    residual: *const f32,
+    residual_stride: usize,
+    after: bool,
+    c: *mut f32,
+    c_stride: usize,
+}
+
+struct Store {
+    isa: Isa,
+    args: StoreArgs,
+}
+
+impl Visitor for Store {
+    #[inline(always)]
+    fn visit<U: Unary>(self, u: U) {
+        store(self.isa, u, &self.args);
+    }
+}
+
+instantiate! {
+    fn store<U: Unary>(u: U, args: &StoreArgs) = store_body;
+}
+
+#[inline(always)]
+fn store_body<S: Bits, U: Unary>(s: S, u: U, t: &StoreArgs) {
+    for r in 0..t.rows {
+        let mut j = 0;
+        while j < t.cols {
+            let n = S::LEN.min(t.cols - j);
+            // SAFETY: `Finish::run` fills `raw` for rows and cols; its caller vouches for bias,
+            // residual and result.
+            unsafe {
+                let mut x = s.load_n(t.raw.add(r * MAX_COLS + j), n);
+                if !t.bias.is_null() {
+                    x = s.add(x, s.load_n(t.bias.add(j), n));
+                }
+                let has_residual = !t.residual.is_null();
+                let p = t.residual.wrapping_add(r * t.residual_stride + j);
+                if has_residual && !t.after {
+                    x = s.add(x, s.load_n(p, n));
+                }
+                x = u.eval(s, x);
+                if has_residual && t.after {
+                    x = s.add(x, s.load_n(p, n));
+                }
+                s.store_n(t.c.add(r * t.c_stride + j), x, n);
+            }
+            j += n;
+        }
+    }
+}

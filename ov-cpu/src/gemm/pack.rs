@@ -1,0 +1,81 @@
+//! Packing B into panels.
+
+use crate::gemm::layout::{PackedLayout, Panel};
+
+/// A strided read-only view of B: element `(i, j)` is `data[i * row_stride + j * col_stride]`.
+#[derive(Clone, Copy, Debug)]
+pub struct BView<'a> {
+    /// The elements.
+    pub data: &'a [f32],
+    /// Elements from one row (k) to the next.
+    pub row_stride: usize,
+    /// Elements from one column (n) to the next.
+    pub col_stride: usize,
+}
+
+impl<'a> BView<'a> {
+    /// Row-major `[k, n]`.
+    #[must_use]
+    pub fn row_major(data: &'a [f32], n: usize) -> Self {
+        Self { data, row_stride: n, col_stride: 1 }
+    }
+
+    /// Row-major `[n, k]`, that is Bᵀ stored.
+    #[must_use]
+    pub fn transposed(data: &'a [f32], k: usize) -> Self {
+        Self { data, row_stride: 1, col_stride: k }
+    }
+}
+
+/// Packs all of `b` to `out`, which has `layout.len()` elements.
+///
+/// # Panics
+/// If `out` is shorter, or `b` has fewer elements than its strides and the layout reach.
+pub fn pack(layout: PackedLayout, b: BView<'_>, out: &mut [f32]) {
+    for p in layout.all_panels() {
+        let panel = layout.panel(p);
+        let len = panel.width * layout.k();
+        pack_panel(layout.k(), panel, b, &mut out[panel.offset..panel.offset + len]);
+    }
+}
+
+/// Packs one panel of `b` to `out`, which has `k * panel.width` elements.
+///
+/// # Panics
+/// As [`pack`].
+pub fn pack_panel(k: usize, panel: Panel, b: BView<'_>, out: &mut [f32]) {
+    let Panel { width, col, cols, .. } = panel;
+    assert!(out.len() >= k * width, "panel of {} elements, {} given", k * width, out.len());
+    if k == 0 {
+        return;
+    }
+    let from = col * b.col_stride;
+    if b.col_stride == 1 {
+        for (i, row) in out.chunks_exact_mut(width).take(k).enumerate() {
+            let start = from + i * b.row_stride;
+            row[..cols].copy_from_slice(&b.data[start..start + cols]);
+            row[cols..].fill(0.0);
+        }
+        return;
+    }
+    // Blocks of 16 rows keep the lines of all columns that are being read in L1.
+    for i0 in (0..k).step_by(16) {
+        let rows = 16.min(k - i0);
+        for j in 0..width {
+            let column = &mut out[i0 * width..(i0 + rows) * width];
+            if j >= cols {
+                column.iter_mut().skip(j).step_by(width).for_each(|x| *x = 0.0);
+            } else if b.row_stride == 1 {
+                let start = from + j * b.col_stride + i0;
+                let src = &b.data[start..start + rows];
+                for (row, x) in column.chunks_exact_mut(width).zip(src) {
+                    row[j] = *x;
+                }
+            } else {
+                for (i, row) in column.chunks_exact_mut(width).enumerate() {
+                    row[j] = b.data[from + j * b.col_stride + (i0 + i) * b.row_stride];
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,269 @@
+//! Register tiles: a few rows of A times one packed panel of B, and the fused store.
+#![allow(unsafe_code, reason = "micro-kernels on raw pointers, compiled per instruction-set level")]
+
+use std::ptr;
+
+use crate::simd::Isa;
+use crate::simd::lanes::{Portable, Simd};
+
+#[cfg(target_arch = "x86_64")]
+use crate::simd::lanes::{Avx2, Avx512};
+
+/// A run of consecutive k that every row of a tile reads contiguously.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Segment {
+    /// First row of the panel.
+    pub(crate) start: usize,
+    /// Rows of the panel.
+    pub(crate) len: usize,
+}
+
+/// Operands of one tile of `rows` rows: `C = clamp(Σ segments A B + bias + residual)`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Tile {
+    /// `[n_segments][rows]` pointers to the first element that a row reads in a segment.
+    pub(crate) a: *const *const f32,
+    /// The segments.
+    pub(crate) segments: *const Segment,
+    /// Number of segments.
+    pub(crate) n_segments: usize,
+    /// The panel.
+    pub(crate) b: *const f32,
+    /// First element of the result.
+    pub(crate) c: *mut f32,
+    /// Elements from one row of the result to the next.
+    pub(crate) c_stride: usize,
+    /// Columns to store, at most the panel's width.
+    pub(crate) cols: usize,
+    /// Bias of the first column, or null.
+    pub(crate) bias: *const f32,
+    /// Residual of the first element, or null; may be `c`.
+    pub(crate) residual: *const f32,
+    /// Elements from one row of the residual to the next.
+    pub(crate) residual_stride: usize,
+    /// Lower bound of the result.
+    pub(crate) low: f32,
+    /// Upper bound of the result.
+    pub(crate) high: f32,
+}
+
+impl Tile {
+    /// A tile without operands, to be filled in.
+    pub(crate) const EMPTY: Self = Self {
+        a: ptr::null(),
+        segments: ptr::null(),
+        n_segments: 0,
+        b: ptr::null(),
+        c: ptr::null_mut(),
+        c_stride: 0,
+        cols: 0,
+        bias: ptr::null(),
+        residual: ptr::null(),
+        residual_stride: 0,
+        low: f32::NEG_INFINITY,
+        high: f32::INFINITY,
+    };
+}
+
+/// Computes a [`Tile`].
+///
+/// # Safety
+/// Every pointer of the tile must be valid for the elements that its fields describe, for the
+/// rows and panel width that the function was compiled for, and the level must exist.
+pub(crate) type TileFn = unsafe fn(&Tile);
+
+/// Most rows of any tile.
+pub(crate) const MAX_ROWS: usize = 12;
+/// Most columns of any tile.
+pub(crate) const MAX_COLS: usize = 48;
+
+/// The tiles of one level.
+#[derive(Debug)]
+pub(crate) struct Tiles {
+    lanes: usize,
+    /// `by_vectors[v - 1][r - 1]`: `r` rows by `v` vectors.
+    by_vectors: [&'static [TileFn]; 3],
+}
+
+impl Tiles {
+    /// The tiles of `isa`.
+    #[inline]
+    pub(crate) fn of(isa: Isa) -> &'static Self {
+        #[cfg(target_arch = "x86_64")]
+        {
+            if isa.has_avx512() {
+                return &AVX512;
+            }
+            if isa.has_avx2() {
+                return &AVX2;
+            }
+        }
+        let _ = isa;
+        &PORTABLE
+    }
+
+    /// Tiles for panels of `width` columns, index `rows - 1`.
+    #[inline]
+    pub(crate) fn of_width(&self, width: usize) -> &'static [TileFn] {
+        self.by_vectors[width / self.lanes - 1]
+    }
+}
+
+/// `KU` sets of accumulators take turns over k, so that tiles of few rows are not bound by the
+/// latency of FMA.
+#[inline(always)]
+unsafe fn tile_body<S: Simd, const MR: usize, const NV: usize, const KU: usize>(s: S, t: &Tile) {
+    let width = NV * S::LEN;
+    let mut acc = [[[s.zero(); NV]; MR]; KU];
+    // SAFETY: the caller gives rows of A that are readable for each segment's length, a panel
+    // that covers the segments, and for the first `cols` columns bias, residual and result.
+    unsafe {
+        for g in 0..t.n_segments {
+            let segment = *t.segments.add(g);
+            let mut a = [ptr::null::<f32>(); MR];
+            for r in 0..MR {
+                a[r] = *t.a.add(g * MR + r);
+            }
+            let mut b = t.b.add(segment.start * width);
+            let mut i = 0;
+            while i + 4 <= segment.len {
+                for u in 0..4 {
+                    step(s, &a, i + u, b.add(u * width), &mut acc[u % KU]);
+                }
+                b = b.add(4 * width);
+                i += 4;
+            }
+            while i < segment.len {
+                step(s, &a, i, b, &mut acc[0]);
+                b = b.add(width);
+                i += 1;
+            }
+        }
+        for u in 1..KU {
+            for r in 0..MR {
+                for v in 0..NV {
+                    acc[0][r][v] = s.add(acc[0][r][v], acc[u][r][v]);
+                }
+            }
+        }
+        if t.cols == width {
+            store::<S, MR, NV, true>(s, t, &acc[0]);
+        } else {
+            store::<S, MR, NV, false>(s, t, &acc[0]);
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn step<S: Simd, const MR: usize, const NV: usize>(
+    s: S,
+    a: &[*const f32; MR],
+    i: usize,
+    b: *const f32,
+    acc: &mut [[S::F; NV]; MR],
+) {
+    // SAFETY: element i of every row and one row of the panel are readable, by the caller.
+    unsafe {
+        let mut y = [s.zero(); NV];
+        for v in 0..NV {
+            y[v] = s.load(b.add(v * S::LEN));
+        }
+        for r in 0..MR {
+            let x = s.splat(*a[r].add(i));
+            for v in 0..NV {
+                acc[r][v] = s.fma(x, y[v], acc[r][v]);
+            }
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn store<S: Simd, const MR: usize, const NV: usize, const FULL: bool>(
+    s: S,
+    t: &Tile,
+    acc: &[[S::F; NV]; MR],
+) {
+    let lanes = |v: usize| t.cols.saturating_sub(v * S::LEN).min(S::LEN);
+    // SAFETY: `cols` columns of bias, residual and result are valid, by the caller; `FULL` means
+    // that `cols` is the whole width.
+    unsafe {
+        let mut bias = [s.zero(); NV];
+        if !t.bias.is_null() {
+            for v in 0..NV {
+                let p = t.bias.add(v * S::LEN);
+                bias[v] = if FULL { s.load(p) } else { s.load_n(p, lanes(v)) };
+            }
+        }
+        let (low, high) = (s.splat(t.low), s.splat(t.high));
+        for r in 0..MR {
+            for v in 0..NV {
+                let mut x = s.add(acc[r][v], bias[v]);
+                if !t.residual.is_null() {
+                    let p = t.residual.add(r * t.residual_stride + v * S::LEN);
+                    x = s.add(x, if FULL { s.load(p) } else { s.load_n(p, lanes(v)) });
+                }
+                x = s.min(high, s.max(low, x));
+                let p = t.c.add(r * t.c_stride + v * S::LEN);
+                if FULL {
+                    s.store(p, x);
+                } else {
+                    s.store_n(p, x, lanes(v));
+                }
+            }
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+#[inline(never)]
+unsafe fn tile_avx512<const MR: usize, const NV: usize, const KU: usize>(t: &Tile) {
+    // SAFETY: the level exists where this function is called, and the tile is valid, by the
+    // contract of `TileFn`.
+    unsafe { tile_body::<_, MR, NV, KU>(Avx512::new_unchecked(), t) }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma")]
+#[inline(never)]
+unsafe fn tile_avx2<const MR: usize, const NV: usize, const KU: usize>(t: &Tile) {
+    // SAFETY: as in `tile_avx512`.
+    unsafe { tile_body::<_, MR, NV, KU>(Avx2::new_unchecked(), t) }
+}
+
+#[inline(never)]
+unsafe fn tile_portable<const MR: usize, const NV: usize, const KU: usize>(t: &Tile) {
+    // SAFETY: the tile is valid, by the contract of `TileFn`.
+    unsafe { tile_body::<_, MR, NV, KU>(Portable, t) }
+}
+
+macro_rules! tiles {
+    ($f:ident, $nv:literal: $($mr:literal * $ku:literal),*) => {
+        &[$($f::<$mr, $nv, $ku>),*]
+    };
+}
+
+#[cfg(target_arch = "x86_64")]
+static AVX512: Tiles = Tiles {
+    lanes: 16,
+    by_vectors: [
+        tiles!(tile_avx512, 1: 1 * 4, 2 * 4, 3 * 4, 4 * 2, 5 * 2, 6 * 2, 7 * 2, 8 * 1, 9 * 1, 10 * 1, 11 * 1, 12 * 1),
+        tiles!(tile_avx512, 2: 1 * 4, 2 * 4, 3 * 2, 4 * 2, 5 * 1, 6 * 1, 7 * 1, 8 * 1, 9 * 1, 10 * 1, 11 * 1, 12 * 1),
+        tiles!(tile_avx512, 3: 1 * 4, 2 * 2, 3 * 2, 4 * 1, 5 * 1, 6 * 1, 7 * 1, 8 * 1, 9 * 1),
+    ],
+};
+
+#[cfg(target_arch = "x86_64")]
+static AVX2: Tiles = Tiles {
+    lanes: 8,
+    by_vectors: [
+        tiles!(tile_avx2, 1: 1 * 4, 2 * 4, 3 * 2, 4 * 2, 5 * 2, 6 * 2),
+        tiles!(tile_avx2, 2: 1 * 4, 2 * 2, 3 * 2, 4 * 1, 5 * 1, 6 * 1),
+        &[],
+    ],
+};
+
+static PORTABLE: Tiles = Tiles {
+    lanes: 8,
+    by_vectors: [tiles!(tile_portable, 1: 1 * 4, 2 * 2, 3 * 1, 4 * 1), &[], &[]],
+};
