@@ -4,17 +4,20 @@
 /// Processors in the affinity mask of the calling thread, ascending; every processor where there is no such mask.
 #[must_use]
 pub fn allowed_processors() -> Vec<usize> {
-    let all = || (0..std::thread::available_parallelism().map_or(1, usize::from)).collect::<Vec<_>>();
+    let all =
+        || (0..std::thread::available_parallelism().map_or(1, usize::from)).collect::<Vec<_>>();
     #[cfg(target_os = "linux")]
     {
         // SAFETY: a zeroed cpu_set_t is a valid empty set.
         let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
         // SAFETY: `set` is a writable cpu_set_t of the size given; 0 is the calling thread.
-        let failed = unsafe { libc::sched_getaffinity(0, size_of::<libc::cpu_set_t>(), &raw mut set) };
+        let failed =
+            unsafe { libc::sched_getaffinity(0, size_of::<libc::cpu_set_t>(), &raw mut set) };
         if failed == 0 {
             let count = 8 * size_of::<libc::cpu_set_t>();
             // SAFETY: `cpu` is below the number of bits in the set.
-            let allowed: Vec<usize> = (0..count).filter(|cpu| unsafe { libc::CPU_ISSET(*cpu, &set) }).collect();
+            let allowed: Vec<usize> =
+                (0..count).filter(|cpu| unsafe { libc::CPU_ISSET(*cpu, &set) }).collect();
             if !allowed.is_empty() {
                 return allowed;
             }

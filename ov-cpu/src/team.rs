@@ -71,12 +71,13 @@ impl Team {
         let mut team = Self { shared, workers: Vec::new(), busy: AtomicBool::new(false) };
         for index in 1..threads.max(1) {
             let (shared, processor) = (Arc::clone(&team.shared), pin.get(index - 1).copied());
-            let worker = thread::Builder::new().name(format!("ov-cpu-{index}")).spawn(move || {
-                if let Some(processor) = processor {
-                    crate::affinity::pin_to(processor);
-                }
-                work(&shared, index);
-            })?;
+            let worker =
+                thread::Builder::new().name(format!("ov-cpu-{index}")).spawn(move || {
+                    if let Some(processor) = processor {
+                        crate::affinity::pin_to(processor);
+                    }
+                    work(&shared, index);
+                })?;
             team.workers.push(worker);
         }
         Ok(team)
@@ -100,7 +101,9 @@ impl Team {
         }
         let shared = &*self.shared;
         // SAFETY: only the lifetime changes; the pointer is cleared below, after every worker has finished with it.
-        let erased = unsafe { std::mem::transmute::<*const Job<'_>, *const Job<'static>>(std::ptr::from_ref(job)) };
+        let erased = unsafe {
+            std::mem::transmute::<*const Job<'_>, *const Job<'static>>(std::ptr::from_ref(job))
+        };
         // SAFETY: no region is running (`busy` was taken above, and every region waits for all workers).
         unsafe { *shared.job.get() = Some(erased) };
         shared.finished.0.store(0, Ordering::Relaxed);
@@ -229,7 +232,8 @@ impl Barrier {
             self.generation.0.store(generation.wrapping_add(1), Ordering::Release);
         } else {
             wait(|| {
-                self.generation.0.load(Ordering::Acquire) != generation || self.broken.load(Ordering::Relaxed)
+                self.generation.0.load(Ordering::Acquire) != generation
+                    || self.broken.load(Ordering::Relaxed)
             });
         }
         !self.broken.load(Ordering::Acquire)
@@ -289,6 +293,8 @@ mod tests {
     #[test]
     fn a_busy_team_refuses_a_second_region() {
         let team = Team::new(2, Duration::ZERO, &[]).expect("threads");
-        assert!(team.run(&|t| if t == 0 { assert!(!team.run(&|_| {})) }));
+        assert!(team.run(&|t| if t == 0 {
+            assert!(!team.run(&|_| {}))
+        }));
     }
 }

@@ -93,10 +93,14 @@ fn read_list(path: &Path) -> Vec<usize> {
 }
 
 fn node_of(sys: &Path, cpu: usize) -> usize {
-    let Ok(entries) = fs::read_dir(sys.join(format!("devices/system/cpu/cpu{cpu}"))) else { return 0 };
+    let Ok(entries) = fs::read_dir(sys.join(format!("devices/system/cpu/cpu{cpu}"))) else {
+        return 0;
+    };
     entries
         .filter_map(Result::ok)
-        .find_map(|e| e.file_name().to_string_lossy().strip_prefix("node").and_then(|n| n.parse().ok()))
+        .find_map(|e| {
+            e.file_name().to_string_lossy().strip_prefix("node").and_then(|n| n.parse().ok())
+        })
         .unwrap_or(0)
 }
 
@@ -129,7 +133,8 @@ fn group_quota(folder: &Path) -> Option<usize> {
             (fields.next()?.parse::<f64>().ok()?, fields.next()?.parse::<f64>().ok()?)
         }
         Err(_) => {
-            let number = |name| fs::read_to_string(folder.join(name)).ok()?.trim().parse::<f64>().ok();
+            let number =
+                |name| fs::read_to_string(folder.join(name)).ok()?.trim().parse::<f64>().ok();
             (number("cpu.cfs_quota_us")?, number("cpu.cfs_period_us")?)
         }
     };
@@ -160,7 +165,11 @@ mod tests {
         assert_eq!(t.processors.iter().map(|p| p.node).collect::<Vec<_>>(), [0, 1, 0, 1]);
         assert_eq!(t.latency_threads(), 2);
         let t = Topology::read(dir.path(), dir.path(), &[2, 3]);
-        assert_eq!(t.latency_threads(), 2, "siblings whose first processor is masked out count as cores");
+        assert_eq!(
+            t.latency_threads(),
+            2,
+            "siblings whose first processor is masked out count as cores"
+        );
     }
 
     #[test]
