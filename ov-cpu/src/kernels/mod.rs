@@ -1,5 +1,6 @@
 //! Kernels: pure functions over slices, each computing a range of work items.
 
+pub mod depthwise;
 pub mod eltwise;
 pub mod gather;
 pub mod out;

@@ -1,0 +1,465 @@
+//! Depthwise convolution, channels last, one filter per channel.
+#![allow(unsafe_code, reason = "vector loads and stores at computed offsets")]
+
+use std::ops::Range;
+
+use crate::kernels::out::Out;
+use crate::simd::Isa;
+use crate::simd::activation::{self, Activation};
+use crate::simd::lanes::{Simd, instantiate};
+
+/// Geometry of a depthwise convolution; a 1-D one has height 1 everywhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Depthwise {
+    /// Channels of input and output.
+    pub channels: usize,
+    /// Height and width of the input.
+    pub input: [usize; 2],
+    /// Height and width of the output.
+    pub output: [usize; 2],
+    /// Taps down and across.
+    pub kernel: [usize; 2],
+    /// Steps between outputs.
+    pub stride: [usize; 2],
+    /// Steps between taps.
+    pub dilation: [usize; 2],
+    /// Zeros before the first row and column; those after follow from the output size.
+    pub pads: [usize; 2],
+}
+
+/// What happens to a sum before it is stored: `act(sum + bias + residual)`.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Epilogue<'a> {
+    /// `[channels]`
+    pub bias: Option<&'a [f32]>,
+    /// Shaped like the output.
+    pub residual: Option<&'a [f32]>,
+    /// Applied last.
+    pub activation: Activation,
+}
+
+/// Channels that packed weights are padded to a multiple of.
+pub const PAD: usize = 16;
+
+impl Depthwise {
+    /// Work items of a batch of `n`: output rows.
+    #[must_use]
+    pub fn items(&self, n: usize) -> usize {
+        n * self.output[0]
+    }
+
+    /// Floats of packed weights: `[kh * kw][channels padded to 16]`.
+    #[must_use]
+    pub fn packed_len(&self) -> usize {
+        self.kernel[0] * self.kernel[1] * self.channels.next_multiple_of(PAD)
+    }
+
+    /// Packs `weights: [channels, kh, kw]` as the kernel reads them.
+    ///
+    /// # Panics
+    /// If a slice is shorter than its shape.
+    pub fn pack(&self, weights: &[f32], packed: &mut [f32]) {
+        let taps = self.kernel[0] * self.kernel[1];
+        let padded = self.channels.next_multiple_of(PAD);
+        packed[..taps * padded].fill(0.0);
+        for c in 0..self.channels {
+            for t in 0..taps {
+                packed[t * padded + c] = weights[c * taps + t];
+            }
+        }
+    }
+
+    /// The taps along `axis` that read inside the input for output `o`.
+    #[inline(always)]
+    fn taps(&self, axis: usize, o: usize) -> Range<usize> {
+        let start = o * self.stride[axis];
+        let before = |limit: usize| limit.saturating_sub(start).div_ceil(self.dilation[axis]);
+        let last = before(self.input[axis] + self.pads[axis]).min(self.kernel[axis]);
+        before(self.pads[axis]).min(last)..last
+    }
+}
+
+/// One output row for one vector of channels.
+struct Strip<'a, S: Simd> {
+    s: S,
+    g: &'a Depthwise,
+    /// First valid input row of the window, first column, this strip's channels.
+    x: *const f32,
+    /// Packed weights of the first valid row of taps, this strip's channels.
+    w: *const f32,
+    rows: usize,
+    bias: S::F,
+    residual: Option<*const f32>,
+    y: *mut f32,
+    low: S::F,
+    high: S::F,
+    /// Channels of the vector.
+    n: usize,
+}
+
+impl<S: Simd> Strip<'_, S> {
+    /// # Safety
+    /// `p` must have `n` readable elements, and a whole vector if `FULL`.
+    #[inline(always)]
+    unsafe fn load<const FULL: bool>(&self, p: *const f32) -> S::F {
+        // SAFETY: the caller's contract.
+        unsafe { if FULL { self.s.load(p) } else { self.s.load_n(p, self.n) } }
+    }
+
+    /// # Safety
+    /// Output `o` must lie in the row.
+    #[inline(always)]
+    unsafe fn store<const FULL: bool>(&self, o: usize, acc: S::F) {
+        let s = self.s;
+        let at = o * self.g.channels;
+        let mut v = acc;
+        // SAFETY: output o of the row has n channels here, and so has the residual.
+        unsafe {
+            if let Some(r) = self.residual {
+                v = s.add(v, self.load::<FULL>(r.add(at)));
+            }
+            v = s.min(self.high, s.max(self.low, v));
+            let p = self.y.add(at);
+            if FULL { s.store(p, v) } else { s.store_n(p, v, self.n) }
+        }
+    }
+
+    /// `P` outputs from `o`, all of whose column taps are inside the input.
+    ///
+    /// # Safety
+    /// The outputs must lie in the row and their taps in the input.
+    #[inline(always)]
+    unsafe fn inside<const KW: usize, const STRIDE: usize, const P: usize, const FULL: bool>(
+        &self,
+        o: usize,
+    ) {
+        let (s, g) = (self.s, self.g);
+        let padded = g.channels.next_multiple_of(PAD);
+        let mut acc = [self.bias; P];
+        let row_step = g.dilation[0] * g.input[1] * g.channels;
+        for k in 0..self.rows {
+            // SAFETY: tap rows and columns are inside by the caller's contract; weights are
+            // padded to whole vectors.
+            unsafe {
+                let x = self.x.add(k * row_step + (o * STRIDE - g.pads[1]) * g.channels);
+                let wp = self.w.add(k * KW * padded);
+                let mut w = [s.zero(); KW];
+                for (t, w) in w.iter_mut().enumerate() {
+                    *w = s.load(wp.add(t * padded));
+                }
+                for j in 0..(P - 1) * STRIDE + KW {
+                    let v = self.load::<FULL>(x.add(j * g.channels));
+                    for p in 0..P {
+                        if j >= p * STRIDE && j - p * STRIDE < KW {
+                            acc[p] = s.fma(v, w[j - p * STRIDE], acc[p]);
+                        }
+                    }
+                }
+            }
+        }
+        for (p, a) in acc.iter().enumerate() {
+            // SAFETY: the outputs lie in the row.
+            unsafe { self.store::<FULL>(o + p, *a) };
+        }
+    }
+
+    /// Output `o` with any taps.
+    ///
+    /// # Safety
+    /// The output must lie in the row.
+    #[inline(always)]
+    unsafe fn any<const FULL: bool>(&self, o: usize) {
+        let (s, g) = (self.s, self.g);
+        let padded = g.channels.next_multiple_of(PAD);
+        let taps = g.taps(1, o);
+        let mut acc = [self.bias, s.zero()];
+        let row_step = g.dilation[0] * g.input[1] * g.channels;
+        for k in 0..self.rows {
+            for t in taps.clone() {
+                let column = o * g.stride[1] + t * g.dilation[1] - g.pads[1];
+                // SAFETY: `taps` only gives columns inside the input; weights are padded.
+                unsafe {
+                    let v = self.load::<FULL>(self.x.add(k * row_step + column * g.channels));
+                    let w = s.load(self.w.add((k * g.kernel[1] + t) * padded));
+                    acc[t & 1] = s.fma(v, w, acc[t & 1]);
+                }
+            }
+        }
+        // SAFETY: the caller's contract.
+        unsafe { self.store::<FULL>(o, s.add(acc[0], acc[1])) };
+    }
+
+    /// # Safety
+    /// The pointers must be those of a valid row.
+    #[inline(always)]
+    unsafe fn row<const KW: usize, const STRIDE: usize, const FULL: bool>(&self) {
+        let g = self.g;
+        let (ow, special) = (g.output[1], KW > 0);
+        let (mut first, mut last) = (ow, ow);
+        if special {
+            first = g.pads[1].div_ceil(STRIDE).min(ow);
+            let fit = g.input[1] + g.pads[1];
+            last = if fit < KW { first } else { ((fit - KW) / STRIDE + 1).clamp(first, ow) };
+        }
+        // SAFETY: outputs are below ow; those in first..last have all column taps inside.
+        unsafe {
+            for o in 0..first {
+                self.any::<FULL>(o);
+            }
+            if special {
+                let mut o = first;
+                if S::LEN == 16 {
+                    while o + 8 <= last {
+                        self.inside::<KW, STRIDE, 8, FULL>(o);
+                        o += 8;
+                    }
+                }
+                while o + 4 <= last {
+                    self.inside::<KW, STRIDE, 4, FULL>(o);
+                    o += 4;
+                }
+                while o < last {
+                    self.inside::<KW, STRIDE, 1, FULL>(o);
+                    o += 1;
+                }
+            }
+            for o in last..ow {
+                self.any::<FULL>(o);
+            }
+        }
+    }
+
+    /// # Safety
+    /// The pointers must be those of a valid row.
+    #[inline(always)]
+    unsafe fn run<const FULL: bool>(&self) {
+        let g = self.g;
+        // SAFETY: the caller's contract.
+        unsafe {
+            match (g.kernel[1], g.stride[1], g.dilation[1]) {
+                (3, 1, 1) => self.row::<3, 1, FULL>(),
+                (3, 2, 1) => self.row::<3, 2, FULL>(),
+                (5, 1, 1) => self.row::<5, 1, FULL>(),
+                (5, 2, 1) => self.row::<5, 2, FULL>(),
+                (7, 1, 1) => self.row::<7, 1, FULL>(),
+                _ => self.row::<0, 1, FULL>(),
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn body<S: Simd>(
+    s: S,
+    g: &Depthwise,
+    x: &[f32],
+    packed: &[f32],
+    epilogue: &Epilogue<'_>,
+    (low, high): (f32, f32),
+    out: &Out<'_, f32>,
+    item: usize,
+) {
+    let (n, oh) = (item / g.output[0], item % g.output[0]);
+    let plane = g.input[0] * g.input[1] * g.channels;
+    let width = g.output[1] * g.channels;
+    let padded = g.channels.next_multiple_of(PAD);
+    let taps = g.taps(0, oh);
+    let image = &x[n * plane..(n + 1) * plane];
+    assert!(packed.len() >= g.packed_len(), "weights shorter than their packed length");
+    let y = out.at(item * width, width);
+    let residual = epilogue.residual.map(|r| r[item * width..(item + 1) * width].as_ptr());
+    let top = if taps.is_empty() {
+        0
+    } else {
+        (oh * g.stride[0] + taps.start * g.dilation[0] - g.pads[0]) * g.input[1] * g.channels
+    };
+    let mut c = 0;
+    while c < g.channels {
+        let n = S::LEN.min(g.channels - c);
+        // SAFETY: channel c exists in every pixel of the image, the output row, the residual
+        // row and the packed weights; the row range `taps` is inside the input.
+        unsafe {
+            let strip = Strip {
+                s,
+                g,
+                x: image.as_ptr().add(if taps.is_empty() { 0 } else { top + c }),
+                w: packed.as_ptr().add(taps.start * g.kernel[1] * padded + c),
+                rows: taps.len(),
+                bias: match epilogue.bias {
+                    Some(b) => s.load_n(b[c..c + n].as_ptr(), n),
+                    None => s.zero(),
+                },
+                residual: residual.map(|r| r.add(c)),
+                y: y.add(c),
+                low: s.splat(low),
+                high: s.splat(high),
+                n,
+            };
+            if n == S::LEN { strip.run::<true>() } else { strip.run::<false>() }
+        }
+        c += n;
+    }
+}
+
+instantiate! {
+    fn row_f32(
+        g: &Depthwise, x: &[f32], packed: &[f32], epilogue: &Epilogue<'_>, clamp: (f32, f32),
+        out: &Out<'_, f32>, item: usize,
+    ) = body;
+}
+
+/// Convolves `x: [n, height, width, channels]` with `packed` weights ([`Depthwise::pack`]) into
+/// `out`, rows `range` of [`Depthwise::items`].
+///
+/// # Panics
+/// If a slice is shorter than the geometry needs.
+pub fn depthwise_f32(
+    isa: Isa,
+    geometry: &Depthwise,
+    x: &[f32],
+    packed: &[f32],
+    epilogue: &Epilogue<'_>,
+    out: &Out<'_, f32>,
+    range: Range<usize>,
+) {
+    let clamp = epilogue.activation.as_clamp();
+    let width = geometry.output[1] * geometry.channels;
+    for item in range {
+        let bounds = clamp.unwrap_or((f32::NEG_INFINITY, f32::INFINITY));
+        row_f32(isa, geometry, x, packed, epilogue, bounds, out, item);
+        if clamp.is_none() {
+            // SAFETY: the row belongs to this item, and the kernel above is done with it.
+            let row = unsafe { out.slice(item * width..(item + 1) * width) };
+            activation::apply_slice(isa, epilogue.activation, row);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::testing::{assert_close, values};
+
+    fn reference(g: &Depthwise, n: usize, x: &[f32], w: &[f32], e: &Epilogue<'_>) -> Vec<f64> {
+        let ([h, wd], c) = (g.input, g.channels);
+        let mut y = vec![];
+        for b in 0..n {
+            for oh in 0..g.output[0] {
+                for ow in 0..g.output[1] {
+                    for ch in 0..c {
+                        let mut sum = e.bias.map_or(0.0, |b| f64::from(b[ch]));
+                        for kh in 0..g.kernel[0] {
+                            for kw in 0..g.kernel[1] {
+                                let i = (oh * g.stride[0] + kh * g.dilation[0]) as isize
+                                    - g.pads[0] as isize;
+                                let j = (ow * g.stride[1] + kw * g.dilation[1]) as isize
+                                    - g.pads[1] as isize;
+                                if i >= 0 && j >= 0 && (i as usize) < h && (j as usize) < wd {
+                                    let at = (b * h + i as usize) * wd + j as usize;
+                                    sum += f64::from(x[at * c + ch])
+                                        * f64::from(w[(ch * g.kernel[0] + kh) * g.kernel[1] + kw]);
+                                }
+                            }
+                        }
+                        sum += e.residual.map_or(0.0, |r| f64::from(r[y.len()]));
+                        y.push(match e.activation {
+                            Activation::None => sum,
+                            Activation::Relu => sum.max(0.0),
+                            Activation::Clamp(a, b) => sum.clamp(f64::from(a), f64::from(b)),
+                            _ => sum / (1.0 + (-sum).exp()),
+                        });
+                    }
+                }
+            }
+        }
+        y
+    }
+
+    #[test]
+    fn matches_reference() {
+        let case = |c, h: usize, w: usize, kh, kw, s, d, p: usize| {
+            let size = |i: usize, k: usize| (i + 2 * p).saturating_sub(d * (k - 1) + 1) / s + 1;
+            Depthwise {
+                channels: c,
+                input: [h, w],
+                output: [size(h, kh), size(w, kw)],
+                kernel: [kh, kw],
+                stride: [s, s],
+                dilation: [d, d],
+                pads: [p, p],
+            }
+        };
+        let table = [
+            case(16, 5, 9, 3, 3, 1, 1, 1),
+            case(40, 11, 23, 3, 3, 1, 1, 1),
+            case(17, 12, 12, 3, 3, 2, 1, 1),
+            case(3, 7, 7, 5, 5, 1, 1, 2),
+            case(33, 14, 15, 5, 5, 2, 1, 2),
+            case(8, 9, 20, 7, 7, 1, 1, 3),
+            case(24, 9, 9, 3, 3, 1, 2, 2),
+            case(5, 8, 8, 2, 4, 3, 1, 0),
+            case(19, 1, 40, 1, 9, 1, 1, 0),
+            case(16, 3, 3, 7, 7, 1, 1, 3),
+            case(16, 1, 1, 3, 3, 1, 1, 1),
+            case(1, 4, 4, 1, 1, 1, 1, 0),
+            case(20, 16, 31, 7, 7, 2, 1, 3),
+        ];
+        for isa in Isa::available() {
+            for (k, g) in table.iter().enumerate() {
+                let n = 2;
+                let x = values(n * g.input[0] * g.input[1] * g.channels, 1);
+                let w = values(g.channels * g.kernel[0] * g.kernel[1], 2);
+                let len = n * g.output[0] * g.output[1] * g.channels;
+                let (bias, residual) = (values(g.channels, 3), values(len, 4));
+                let mut packed = vec![f32::NAN; g.packed_len()];
+                g.pack(&w, &mut packed);
+                let acts = [
+                    Activation::None,
+                    Activation::Relu,
+                    Activation::Clamp(-0.5, 1.0),
+                    Activation::Silu,
+                ];
+                for (i, activation) in acts.into_iter().enumerate() {
+                    let e = Epilogue {
+                        bias: (i != 1).then_some(&bias[..]),
+                        residual: (i > 1).then_some(&residual[..]),
+                        activation,
+                    };
+                    let mut y = vec![f32::NAN; len];
+                    let (out, items) = (Out::new(&mut y), g.items(n));
+                    depthwise_f32(isa, g, &x, &packed, &e, &out, 0..items / 2);
+                    depthwise_f32(isa, g, &x, &packed, &e, &out, items / 2..items);
+                    let r = reference(g, n, &x, &w, &e);
+                    assert_close(&y, &r, 2e-5, &format!("{isa} case {k} {activation:?}"));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn empty_output_and_output_beyond_the_input() {
+        for isa in Isa::available() {
+            let mut g = Depthwise {
+                channels: 4,
+                input: [2, 2],
+                output: [0, 3],
+                kernel: [3, 3],
+                stride: [1, 1],
+                dilation: [1, 1],
+                pads: [0, 0],
+            };
+            let packed = vec![1.0; g.packed_len()];
+            let x = vec![1.0; 16];
+            let e = Epilogue::default();
+            depthwise_f32(isa, &g, &x, &packed, &e, &Out::new(&mut []), 0..g.items(1));
+            g.output = [4, 4];
+            let mut y = vec![9.0; 64];
+            depthwise_f32(isa, &g, &x, &packed, &e, &Out::new(&mut y), 0..4);
+            for i in 0..64 {
+                let (r, c) = (i / 16, i / 4 % 4);
+                let e = (2usize.saturating_sub(r) * 2usize.saturating_sub(c)) as f32;
+                assert_eq!(y[i], e, "{isa} {i}");
+            }
+        }
+    }
+}
