@@ -7,6 +7,7 @@ pub mod out;
 pub mod pooling;
 pub mod reduce;
 pub mod resize;
+pub mod softmax;
 #[cfg(test)]
 mod testing;
 pub mod transpose;

@@ -48,6 +48,14 @@ impl ReduceShape {
     pub fn items(&self) -> usize {
         if self.inner == 1 { self.outer } else { self.outer * self.inner.div_ceil(COLS) }
     }
+
+    /// The outer index and the columns of an item where `inner > 1`.
+    #[inline(always)]
+    pub(crate) fn column_block(&self, item: usize) -> (usize, Range<usize>) {
+        let blocks = self.inner.div_ceil(COLS);
+        let start = item % blocks * COLS;
+        (item / blocks, start..self.inner.min(start + COLS))
+    }
 }
 
 trait Step: Copy {
