@@ -1,11 +1,10 @@
 //! The reference interpreter: runs a model with every operator's own evaluation. Slow, exact, the oracle of all devices.
 
-use std::collections::HashMap;
-
 use crate::{
     error::{InferError, Result},
-    model::{Model, NodeId, Value},
+    model::{Model, NodeId},
     op::{OpError, OpResult},
+    op_ensure,
     tensor::Tensor,
 };
 
@@ -25,7 +24,6 @@ pub fn evaluate(model: &Model, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
         }
         .into());
     }
-    let mut values: HashMap<Value, Tensor> = HashMap::new();
     for (id, tensor) in model.parameters().iter().zip(inputs) {
         let node = model.node(*id);
         let (ty, shape) = (node.element_type(0), node.shape(0));
@@ -40,44 +38,104 @@ pub fn evaluate(model: &Model, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
             }
             .into());
         }
-        values.insert((*id).into(), tensor.clone());
     }
-    let mut remaining: HashMap<NodeId, usize> = HashMap::new();
-    for id in model.topological_order()? {
-        let node = model.node(id);
-        if values.contains_key(&id.into()) || model.parameters().contains(&id) {
+    run(model, &model.topological_order()?, inputs)
+}
+
+fn run(model: &Model, order: &[NodeId], inputs: &[Tensor]) -> Result<Vec<Tensor>> {
+    let slots = order.iter().map(|id| id.index() + 1).max().unwrap_or(0);
+    let mut values: Vec<Vec<Tensor>> = vec![Vec::new(); slots];
+    let mut remaining: Vec<usize> = vec![0; slots];
+    for id in order {
+        remaining[id.index()] = model.node(*id).users().len();
+    }
+    for output in model.outputs() {
+        remaining[output.value.node.index()] += 1;
+    }
+    for (id, tensor) in model.parameters().iter().zip(inputs) {
+        values[id.index()] = vec![tensor.clone()];
+    }
+    for id in order {
+        let node = model.node(*id);
+        if !values[id.index()].is_empty() || remaining[id.index()] == 0 {
             continue;
         }
-        let arguments: Vec<Tensor> = node.inputs().iter().map(|v| values[v].clone()).collect();
-        let results = node.op().evaluate(&arguments).map_err(|source| InferError::Op {
+        let arguments: Vec<Tensor> = node
+            .inputs()
+            .iter()
+            .map(|v| values[v.node.index()][v.output as usize].clone())
+            .collect();
+        let failed = |source| InferError::Op {
             op: node.op().kind().to_string(),
             node: node.name().to_owned(),
             source,
-        })?;
-        for (i, result) in results.into_iter().enumerate() {
-            values.insert(Value { node: id, output: i as u32 }, result);
+        };
+        let results = node.op().evaluate(&arguments).map_err(failed)?;
+        if results.len() < node.outputs().len() {
+            return Err(failed(OpError::Invalid(format!(
+                "gave {} outputs of {}",
+                results.len(),
+                node.outputs().len()
+            )))
+            .into());
         }
+        values[id.index()] = results;
         for input in node.inputs() {
-            let left =
-                remaining.entry(input.node).or_insert_with(|| model.node(input.node).users().len());
-            *left -= 1;
+            let left = &mut remaining[input.node.index()];
+            *left = left.saturating_sub(1);
             if *left == 0 {
-                for output in 0..model.node(input.node).outputs().len() as u32 {
-                    let value = Value { node: input.node, output };
-                    if !model.is_output(value) {
-                        values.remove(&value);
-                    }
-                }
+                values[input.node.index()].clear();
             }
         }
     }
-    Ok(model.outputs().iter().map(|o| values[&o.value].clone()).collect())
+    Ok(model
+        .outputs()
+        .iter()
+        .map(|o| values[o.value.node.index()][o.value.output as usize].clone())
+        .collect())
 }
 
-/// Evaluates the body of a control-flow operator.
+/// Evaluates the body of a control-flow operator, whose parameters take any type and shape.
 ///
 /// # Errors
 /// As [`evaluate`], with the place in the text.
 pub fn evaluate_body(body: &Model, inputs: &[Tensor]) -> OpResult<Vec<Tensor>> {
-    evaluate(body, inputs).map_err(|e| OpError::Invalid(format!("in body {:?}: {e}", body.name())))
+    BodyRunner::new(body)?.run(inputs)
+}
+
+/// A body to be evaluated several times.
+#[derive(Debug)]
+pub struct BodyRunner<'m> {
+    body: &'m Model,
+    order: Vec<NodeId>,
+}
+
+impl<'m> BodyRunner<'m> {
+    /// Finds the order of execution.
+    ///
+    /// # Errors
+    /// When the body has a cycle.
+    pub fn new(body: &'m Model) -> OpResult<Self> {
+        let order = body.topological_order().map_err(|e| in_body(body, &e))?;
+        Ok(Self { body, order })
+    }
+
+    /// Evaluates the body.
+    ///
+    /// # Errors
+    /// When the number of inputs is wrong or an operator fails on its values.
+    pub fn run(&self, inputs: &[Tensor]) -> OpResult<Vec<Tensor>> {
+        op_ensure!(
+            inputs.len() == self.body.parameters().len(),
+            "body {:?} has {} parameters, {} values are given",
+            self.body.name(),
+            self.body.parameters().len(),
+            inputs.len()
+        );
+        run(self.body, &self.order, inputs).map_err(|e| in_body(self.body, &e))
+    }
+}
+
+fn in_body(body: &Model, e: &crate::Error) -> OpError {
+    OpError::Invalid(format!("in body {:?}: {e}", body.name()))
 }

@@ -226,6 +226,12 @@ impl NodeContext<'_, '_> {
         Ok(Some(tensor.to_i64_vec()?))
     }
 
+    /// How many graphs inside each other are under construction; 1 in the main graph.
+    #[must_use]
+    pub fn graph_depth(&self) -> usize {
+        self.converter.frames.0.len()
+    }
+
     /// External files of the model.
     #[must_use]
     pub fn external(&self) -> &ExternalFiles {

@@ -116,7 +116,9 @@ impl<'c> Converter<'c> {
             let (mut ty, mut shape) = self.value_type(input)?;
             if let Some((given, given_shape)) = parameters.and_then(|p| p.get(index)) {
                 ty = if *given == ElementType::Dynamic { ty } else { *given };
-                shape = given_shape.clone();
+                if given_shape.rank().is_some() {
+                    shape = given_shape.clone();
+                }
             }
             let value = self.frames.top().model.add_parameter(&input.name, ty, shape)?;
             if self.frames.scope().values.insert(input.name.clone(), value).is_some() {

@@ -1,6 +1,0 @@
-//! If, Loop and Scan.
-
-use super::OpEntry;
-
-/// Operators of this family.
-pub const OPS: &[OpEntry] = &[];
