@@ -5,6 +5,7 @@ pub mod frontend;
 pub mod io;
 pub mod model;
 pub mod op;
+pub mod pass;
 pub mod reference;
 pub mod tensor;
 #[cfg(feature = "testing")]

@@ -70,6 +70,29 @@ impl Model {
         self.outputs[index].value = value;
     }
 
+    /// Removes the node when nothing reads it, then in turn the nodes that only it read; parameters stay.
+    pub fn remove_unused(&mut self, id: NodeId) {
+        let mut stack: SmallVec<[NodeId; 8]> = SmallVec::from_elem(id, 1);
+        while let Some(id) = stack.pop() {
+            let unused =
+                self.get(id).is_some_and(|n| n.users.is_empty() && !n.op.is::<Parameter>())
+                    && !self.outputs.iter().any(|o| o.value.node == id);
+            let Some(node) = unused.then(|| self.nodes[id.index()].take()).flatten() else {
+                continue;
+            };
+            for (value, index) in node.inputs.iter().zip(0..) {
+                self.node_mut(value.node).users.retain(|u| *u != (id, index));
+                stack.push(value.node);
+            }
+        }
+    }
+
+    /// Length of a table that is indexed with [`NodeId::index`].
+    #[must_use]
+    pub fn slots(&self) -> usize {
+        self.nodes.len()
+    }
+
     /// Removes every node that no output depends on; parameters stay.
     pub fn remove_dead(&mut self) -> usize {
         let mut alive = vec![false; self.nodes.len()];

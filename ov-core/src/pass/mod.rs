@@ -1,0 +1,46 @@
+//! Graph passes: device-independent simplification of a model, in one fixed order that can be read here.
+
+mod common_subexpression;
+mod constant_folding;
+mod dead_code;
+mod manager;
+mod pattern;
+mod rewrite;
+mod rewrites;
+mod shape_folding;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+
+pub use common_subexpression::CommonSubexpressions;
+pub use constant_folding::{ConstantFolding, FOLD_LIMIT};
+pub use dead_code::DeadCode;
+pub use manager::{PassManager, PassStats, Stats};
+pub use pattern::{Pattern, close};
+pub use rewrite::{NoMatch, Patch, Rewrite, RewritePass, Rewriter};
+pub use rewrites::{CANONICAL, FUSIONS};
+pub use shape_folding::ShapeFolding;
+
+use crate::{error::Result, model::Model};
+
+/// A change of a whole model that keeps what it computes.
+pub trait Pass {
+    /// Name, for statistics and logs.
+    fn name(&self) -> &'static str;
+
+    /// Runs the pass and returns how many changes it made; 0 means that the model is as it was.
+    ///
+    /// # Errors
+    /// When the model is not valid; a pass that merely does not apply returns 0.
+    fn run(&self, model: &mut Model) -> Result<usize>;
+}
+
+/// Simplifies a model for every device: folds constants and shape arithmetic, removes what has no effect, and replaces
+/// compositions with the operators that they spell out. Running it again changes nothing.
+///
+/// # Errors
+/// When the model is not valid.
+pub fn simplify(model: &mut Model) -> Result<Stats> {
+    PassManager::simplification().run(model)
+}

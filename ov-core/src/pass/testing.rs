@@ -1,0 +1,72 @@
+//! Helpers of the rewrites' tests: small models, before and after, compared on random input.
+
+use super::{PassManager, Rewrite, RewritePass};
+use crate::{
+    model::Model,
+    reference,
+    tensor::{ElementType, Shape, Tensor},
+};
+
+/// Numbers between -2 and 2 from a fixed generator (xorshift64*), so that a failure repeats.
+pub(crate) fn random(shape: impl Into<Shape>, seed: u64) -> Tensor {
+    let shape = shape.into();
+    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+    let data: Vec<f32> = (0..shape.elements())
+        .map(|_| {
+            state ^= state >> 12;
+            state ^= state << 25;
+            state ^= state >> 27;
+            let bits = state.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 40;
+            bits as f32 / (1u64 << 22) as f32 - 2.0
+        })
+        .collect();
+    Tensor::from_vec(shape, data).expect("as many numbers as the shape has elements")
+}
+
+/// Applies the table to a copy of the model, checks that the outputs stay the same on random input, and returns the
+/// copy. Dimensions that are not known are taken as 3.
+pub(crate) fn rewritten(model: &Model, table: &'static [Rewrite]) -> Model {
+    let mut after = model.clone();
+    PassManager::new().with(RewritePass::new("test", table)).run(&mut after).expect("valid");
+    after.remove_dead();
+    after.verify().expect("consistent");
+    assert_same_outputs(model, &after);
+    after
+}
+
+/// Checks that two models with the same inputs give the same outputs, to 1e-5 relative and absolute: the rewrites
+/// reorder sums of a few dozen numbers of magnitude 1 in single precision.
+pub(crate) fn assert_same_outputs(before: &Model, after: &Model) {
+    let inputs: Vec<Tensor> = before
+        .parameters()
+        .iter()
+        .zip(1..)
+        .map(|(id, seed)| {
+            let node = before.node(*id);
+            let dims = node.shape(0);
+            let dims: Vec<usize> =
+                dims.dims().expect("known rank").iter().map(|d| d.value().unwrap_or(3)).collect();
+            let values = random(dims, seed);
+            match node.element_type(0) {
+                ElementType::F32 => values,
+                other => values.cast(other).expect("a native type"),
+            }
+        })
+        .collect();
+    let expected = reference::evaluate(before, &inputs).expect("evaluates");
+    let got = reference::evaluate(after, &inputs).expect("evaluates");
+    for (expected, got) in expected.iter().zip(&got) {
+        assert_eq!(
+            (expected.element_type(), expected.shape()),
+            (got.element_type(), got.shape()),
+            "{after}"
+        );
+        let (a, b) = (expected.to_f64_vec().expect("numbers"), got.to_f64_vec().expect("numbers"));
+        for (i, (a, b)) in a.iter().zip(&b).enumerate() {
+            assert!(
+                (a.is_nan() && b.is_nan()) || a == b || (a - b).abs() <= 1e-5 + 1e-5 * a.abs(),
+                "element {i}: {a} before, {b} after\n{after}"
+            );
+        }
+    }
+}
