@@ -190,11 +190,40 @@ impl Tensor {
         if needed > got || (offset == 0 && needed != got) {
             return Err(TensorError::ByteLength { element_type, shape, expected: needed, got });
         }
-        let bytes = &buffer.bytes()[offset..offset + needed];
-        if bytes.as_ptr().addr() % (element_type.bits() / 8).clamp(1, 8) != 0 {
-            return Self::from_bytes(element_type, shape.clone(), bytes);
+        Self::from_memory(element_type, shape, buffer, offset..offset + needed)
+    }
+
+    /// A tensor over `range` of the memory that `buffer` owns, without copying when the address is aligned for the
+    /// element type.
+    ///
+    /// # Errors
+    /// [`TensorError::ByteLength`] when the range has another length than the shape or lies outside the memory.
+    pub fn from_buffer_range(
+        element_type: ElementType,
+        shape: impl Into<Shape>,
+        buffer: Arc<dyn TensorBuffer>,
+        range: std::ops::Range<usize>,
+    ) -> Result<Self, TensorError> {
+        let shape = shape.into();
+        let needed = shape.checked_len().and_then(|l| element_type.byte_len(l));
+        if needed != Some(range.len()) || range.end > buffer.bytes().len() {
+            let expected = needed.unwrap_or(usize::MAX);
+            return Err(TensorError::ByteLength { element_type, shape, expected, got: range.len() });
         }
-        Ok(Self { element_type, shape, strides: None, offset, data: Data::Bytes(buffer) })
+        Self::from_memory(element_type, shape, buffer, range)
+    }
+
+    fn from_memory(
+        element_type: ElementType,
+        shape: Shape,
+        buffer: Arc<dyn TensorBuffer>,
+        range: std::ops::Range<usize>,
+    ) -> Result<Self, TensorError> {
+        let bytes = &buffer.bytes()[range.clone()];
+        if bytes.as_ptr().addr() % (element_type.bits() / 8).clamp(1, 8) != 0 {
+            return Self::from_bytes(element_type, shape, bytes);
+        }
+        Ok(Self { element_type, shape, strides: None, offset: range.start, data: Data::Bytes(buffer) })
     }
 
     /// A tensor with a copy of `bytes` (row-major, native byte order).

@@ -1,0 +1,35 @@
+//! From a model to the bytes of a blob, and from those bytes to something that runs.
+
+use ov_core::{Model, error::Result};
+
+use crate::{
+    lower::{self, Options},
+    program::{self, Program, Weights},
+};
+
+/// The model after every pass of this device, ready to be lowered.
+///
+/// # Errors
+/// When a pass finds the model to be invalid.
+pub(crate) fn prepare(model: &Model) -> Result<Model> {
+    Ok(model.clone())
+}
+
+/// The parts of a blob that this device writes.
+#[derive(Debug)]
+pub struct Compiled {
+    /// The plan section.
+    pub plan: Vec<u8>,
+    /// The weights section, not yet written.
+    pub weights: Weights,
+}
+
+/// Compiles a model.
+///
+/// # Errors
+/// When the model is not valid or no kernel takes a node.
+pub fn compile(model: &Model, options: &Options) -> Result<Compiled> {
+    let mut weights = Weights::default();
+    let program: Program = lower::lower(&prepare(model)?, options, &mut weights)?;
+    Ok(Compiled { plan: program::encode(&program)?, weights })
+}

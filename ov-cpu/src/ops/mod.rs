@@ -1,0 +1,17 @@
+//! The CPU device's own operators, which its lowering makes and no file holds.
+
+use ov_core::op::{self, Op, OpEntry};
+
+/// The CPU device's own operators.
+const OPS: &[&[OpEntry]] = &[];
+
+/// An operator with default attributes, by exact name and version.
+#[must_use]
+pub fn create(name: &str, opset: u32) -> Option<Box<dyn Op>> {
+    OPS.iter()
+        .copied()
+        .flatten()
+        .chain(op::all())
+        .find(|e| e.kind.name == name && e.kind.opset == opset)
+        .map(|e| (e.create)())
+}

@@ -1,0 +1,111 @@
+//! The memory of one stage of a request: arena, scratch, and the address of every slot.
+#![allow(unsafe_code, reason = "holds raw addresses of memory that it owns")]
+
+use std::sync::{Arc, atomic::AtomicUsize};
+
+use ov_core::{
+    Tensor,
+    tensor::{AlignedBuffer, TensorBuffer},
+};
+
+use super::{Home, Plan, Source};
+
+/// One stage of a request.
+#[derive(Debug, Default)]
+pub(super) struct Frame {
+    pub(super) plan: Option<Arc<Plan>>,
+    arena: Option<AlignedBuffer>,
+    arena_len: usize,
+    scratch: Vec<AlignedBuffer>,
+    scratch_len: usize,
+    pub(super) addresses: Vec<*mut u8>,
+    pub(super) lens: Vec<usize>,
+    pub(super) counters: Vec<AtomicUsize>,
+    /// Results of the node that ends the stage.
+    pub(super) tail: Vec<Tensor>,
+}
+
+// SAFETY: the addresses point into memory that the frame, its plan or its request owns; a frame is used by one
+// inference at a time, which orders all access with the team's barriers.
+unsafe impl Send for Frame {}
+// SAFETY: shared access only reads addresses.
+unsafe impl Sync for Frame {}
+
+/// No memory for an inference.
+#[derive(Debug, thiserror::Error)]
+#[error("the plan needs {0} bytes for activations, which cannot be allocated")]
+pub(super) struct OutOfMemory(usize);
+
+impl Frame {
+    /// Makes the frame ready for `plan` on `threads`; does nothing when it already is.
+    pub(super) fn prepare(&mut self, plan: &Arc<Plan>, threads: usize) -> Result<(), OutOfMemory> {
+        if self.plan.as_ref().is_some_and(|p| Arc::ptr_eq(p, plan)) && self.scratch.len() == threads
+        {
+            return Ok(());
+        }
+        if self.arena.is_none() || self.arena_len < plan.arena_len {
+            self.arena = None;
+            self.arena =
+                Some(AlignedBuffer::zeroed(plan.arena_len).ok_or(OutOfMemory(plan.arena_len))?);
+            self.arena_len = plan.arena_len;
+        }
+        if self.scratch_len < plan.scratch_len || self.scratch.len() != threads {
+            self.scratch_len = plan.scratch_len.max(self.scratch_len);
+            self.scratch = (0..threads)
+                .map(|_| {
+                    AlignedBuffer::zeroed(self.scratch_len).ok_or(OutOfMemory(self.scratch_len))
+                })
+                .collect::<Result<_, _>>()?;
+        }
+        let base = self
+            .arena
+            .as_mut()
+            .and_then(|a| a.bytes_mut())
+            .map_or(std::ptr::null_mut(), <[u8]>::as_mut_ptr);
+        self.addresses.clear();
+        self.addresses.extend(plan.slots.iter().map(|slot| match &slot.home {
+            // SAFETY: the plan keeps offset + length within `arena_len`, which the arena has.
+            Home::Arena(offset) => unsafe { base.add(*offset) },
+            Home::Held(tensor) => tensor.bytes().as_ptr().cast_mut(),
+            Home::Input(_) | Home::Output(_) | Home::Earlier(_) => std::ptr::null_mut(),
+        }));
+        self.lens.clear();
+        self.lens.extend(plan.slots.iter().map(|s| s.len));
+        self.counters.clear();
+        self.counters.extend(plan.steps.iter().map(|_| AtomicUsize::new(0)));
+        self.plan = Some(Arc::clone(plan));
+        Ok(())
+    }
+
+    /// Scratch memory of a thread.
+    ///
+    /// # Safety
+    /// Only thread `thread` of the running inference may call this, and not while it holds an earlier result.
+    #[expect(clippy::mut_from_ref, reason = "each thread has scratch memory of its own")]
+    pub(super) unsafe fn scratch(&self, thread: usize) -> &mut [u8] {
+        let bytes = self.scratch[thread].bytes();
+        // SAFETY: the buffer is owned by the frame, and only this thread uses it during an inference.
+        unsafe { std::slice::from_raw_parts_mut(bytes.as_ptr().cast_mut(), bytes.len()) }
+    }
+
+    /// The bytes of a slot.
+    ///
+    /// # Safety
+    /// The addresses must be those of the running inference, and no step may be writing the slot.
+    pub(super) unsafe fn bytes(&self, slot: u32) -> &[u8] {
+        let (address, len) = (self.addresses[slot as usize], self.lens[slot as usize]);
+        if len == 0 {
+            return &[];
+        }
+        // SAFETY: the plan gives the slot memory of this length; the caller orders the access.
+        unsafe { std::slice::from_raw_parts(address, len) }
+    }
+}
+
+/// The address of a value that an earlier stage made.
+pub(super) fn earlier(frames: &[Frame], source: Source) -> *mut u8 {
+    match source {
+        Source::Slot { stage, slot } => frames[stage].addresses[slot as usize],
+        Source::Tail { stage, output } => frames[stage].tail[output].bytes().as_ptr().cast_mut(),
+    }
+}

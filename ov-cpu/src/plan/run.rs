@@ -1,0 +1,403 @@
+//! Runs plans: one parallel region per stage, barriers between steps, stages one after another.
+#![allow(unsafe_code, reason = "reads planned memory between steps")]
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use ov_core::{
+    ElementType, Shape, Tensor,
+    error::{InferError, Result},
+    op::OpError,
+};
+
+use super::{
+    Executable, Home, Known, Plan, PlannedStep, Tail, build,
+    frame::{self, Frame},
+};
+use crate::{
+    nodes::{Io, LentInput, evaluate_lent},
+    simd::denormals::FlushDenormals,
+    team::{Barrier, Team},
+};
+
+/// Time of one step in one inference.
+#[derive(Clone, Debug)]
+pub struct StepTime {
+    /// Index in [`crate::program::Program::nodes`].
+    pub node: usize,
+    /// Duration.
+    pub duration: Duration,
+    /// Whether several threads shared the work.
+    pub parallel: bool,
+}
+
+/// Times of the steps of the last inference.
+pub type Profile = Vec<StepTime>;
+
+/// Runs one executable for one request: holds its memory and the plan of the last shapes.
+#[derive(Debug)]
+pub struct Runner {
+    exe: Arc<Executable>,
+    team: Arc<Team>,
+    frames: Vec<Frame>,
+    barrier: Barrier,
+    /// Runners of the bodies of the last control-flow nodes, by node.
+    bodies: Vec<(usize, Vec<Runner>)>,
+    profile: Option<Profile>,
+}
+
+impl Runner {
+    /// A runner on `team`. With `profile`, every inference is timed step by step.
+    #[must_use]
+    pub fn new(exe: Arc<Executable>, team: Arc<Team>, profile: bool) -> Self {
+        let barrier = Barrier::new(team.threads());
+        Self {
+            exe,
+            team,
+            frames: Vec::new(),
+            barrier,
+            bodies: Vec::new(),
+            profile: profile.then(Vec::new),
+        }
+    }
+
+    /// Times of the last inference, empty unless asked for.
+    #[must_use]
+    pub fn profile(&self) -> &[StepTime] {
+        self.profile.as_deref().unwrap_or_default()
+    }
+
+    /// The executable.
+    #[must_use]
+    pub fn executable(&self) -> &Arc<Executable> {
+        &self.exe
+    }
+
+    /// One inference. `inputs` are contiguous tensors of the types of the program's inputs; `outputs` are written in
+    /// place where type and shape fit and the memory is free, else replaced.
+    ///
+    /// # Errors
+    /// When an operator refuses shapes or values, memory is short, or `cancel` was set.
+    pub fn run(
+        &mut self,
+        inputs: &[Tensor],
+        outputs: &mut [Tensor],
+        cancel: &AtomicBool,
+    ) -> Result<()> {
+        let current = self.frames.first().and_then(|f| f.plan.as_ref()).filter(|p| {
+            p.input_shapes.len() == inputs.len()
+                && p.input_shapes.iter().zip(inputs).all(|(s, t)| s == t.shape())
+        });
+        let mut plan = match current {
+            Some(plan) => Arc::clone(plan),
+            None => {
+                let shapes: Vec<Shape> = inputs.iter().map(|t| t.shape().clone()).collect();
+                self.exe.plan(&shapes).map_err(infer_error)?
+            }
+        };
+        if let Some(profile) = &mut self.profile {
+            profile.clear();
+        }
+        let mut stage = 0;
+        loop {
+            self.run_stage(stage, &plan, inputs, outputs, cancel)?;
+            let Some(tail) = &plan.tail else { return Ok(()) };
+            self.run_tail(stage, tail, cancel)?;
+            let made: Vec<(ElementType, Shape)> = self.frames[stage]
+                .tail
+                .iter()
+                .map(|t| (t.element_type(), t.shape().clone()))
+                .collect();
+            stage += 1;
+            let next = next_plan(&self.exe, stage, tail, made)?;
+            plan = next;
+        }
+    }
+
+    fn run_stage(
+        &mut self,
+        stage: usize,
+        plan: &Arc<Plan>,
+        inputs: &[Tensor],
+        outputs: &mut [Tensor],
+        cancel: &AtomicBool,
+    ) -> Result<()> {
+        if self.frames.len() <= stage {
+            self.frames.push(Frame::default());
+        }
+        let threads = self.team.threads();
+        let (earlier, rest) = self.frames.split_at_mut(stage);
+        let frame = &mut rest[0];
+        frame.prepare(plan, threads).map_err(|e| other(e.to_string()))?;
+        for given in &plan.given {
+            let tensor = &mut outputs[given.output];
+            if let Some(held) = &given.held {
+                *tensor = held.clone();
+                continue;
+            }
+            let fits =
+                tensor.element_type() == given.element_type && *tensor.shape() == given.shape;
+            if !fits || !tensor.is_writable() {
+                *tensor = Tensor::zeros(given.element_type, given.shape.clone())
+                    .map_err(InferError::Tensor)?;
+            }
+        }
+        for (address, slot) in frame.addresses.iter_mut().zip(&plan.slots) {
+            match slot.home {
+                Home::Input(i) => *address = inputs[i].bytes().as_ptr().cast_mut(),
+                Home::Output(i) => {
+                    *address = outputs[i].bytes_mut().map_err(InferError::Tensor)?.as_mut_ptr()
+                }
+                Home::Earlier(source) => *address = frame::earlier(earlier, source),
+                Home::Arena(_) | Home::Held(_) => {}
+            }
+        }
+        let region =
+            Region { plan, frame, barrier: &self.barrier, cancel, failure: Mutex::new(None) };
+        let mut done = false;
+        if let Some(profile) = &mut self.profile {
+            region.run_timed(&self.team, profile);
+            done = true;
+        } else if plan.parallel && threads > 1 {
+            for counter in &frame.counters {
+                counter.store(0, Ordering::Relaxed);
+            }
+            self.barrier.reset();
+            done = self.team.run(&|thread| region.work(thread, threads));
+        }
+        if !done {
+            region.work(0, 1);
+        }
+        if let Some((node, error)) =
+            region.failure.into_inner().unwrap_or_else(PoisonError::into_inner)
+        {
+            let node = node.map(|n| self.exe.node(n));
+            return Err(match (error, node) {
+                (Failure::Canceled, _) => InferError::Canceled.into(),
+                (Failure::Op(source), Some(n)) => {
+                    InferError::Op { op: n.op.kind().to_string(), node: n.name.clone(), source }
+                        .into()
+                }
+                (Failure::Op(source), None) => other(source.to_string()),
+            });
+        }
+        for given in &plan.given {
+            if let Some(slot) = given.copy_from {
+                // SAFETY: no step is running, and the addresses are those of this inference.
+                let bytes = unsafe { frame.bytes(slot) };
+                outputs[given.output]
+                    .bytes_mut()
+                    .map_err(InferError::Tensor)?
+                    .copy_from_slice(bytes);
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs the node that ends a stage.
+    fn run_tail(&mut self, stage: usize, tail: &Tail, cancel: &AtomicBool) -> Result<()> {
+        if cancel.load(Ordering::Relaxed) {
+            return Err(InferError::Canceled.into());
+        }
+        let start = Instant::now();
+        let node = self.exe.node(tail.node);
+        let context = |source: OpError| InferError::Op {
+            op: node.op.kind().to_string(),
+            node: node.name.clone(),
+            source,
+        };
+        let lent: Vec<(ElementType, &Shape, LentInput<'_>)> = tail
+            .inputs
+            .iter()
+            .map(|known| match known {
+                Known::Value(t) => (t.element_type(), t.shape(), LentInput::Held(t)),
+                Known::Memory { element_type, shape, source } => {
+                    let memory = match *source {
+                        super::Source::Tail { stage, output } => {
+                            LentInput::Held(&self.frames[stage].tail[output])
+                        }
+                        super::Source::Slot { stage, slot } => {
+                            // SAFETY: no step is running; the frame's addresses are those of this inference.
+                            LentInput::Bytes(unsafe { self.frames[stage].bytes(slot) })
+                        }
+                    };
+                    (*element_type, shape, memory)
+                }
+            })
+            .collect();
+        let results = if self.exe.bodies[tail.node].is_empty() {
+            evaluate_lent(&*node.op, &lent).map_err(context)?
+        } else {
+            let arguments = lent
+                .iter()
+                .map(|(ty, shape, memory)| match memory {
+                    LentInput::Held(t) => Ok((*t).clone()),
+                    LentInput::Bytes(b) => Tensor::from_bytes(*ty, (*shape).clone(), b),
+                })
+                .collect::<std::result::Result<Vec<_>, _>>()
+                .map_err(InferError::Tensor)?;
+            drop(lent);
+            let at = match self.bodies.iter().position(|(n, _)| *n == tail.node) {
+                Some(at) => at,
+                None => {
+                    let runners = self.exe.bodies[tail.node]
+                        .iter()
+                        .map(|b| Self::new(Arc::clone(b), Arc::clone(&self.team), false))
+                        .collect();
+                    self.bodies.push((tail.node, runners));
+                    self.bodies.len() - 1
+                }
+            };
+            crate::control_flow::run(
+                &*self.exe.node(tail.node).op,
+                &mut self.bodies[at].1,
+                arguments,
+                cancel,
+            )?
+        };
+        if results.len() < self.exe.node(tail.node).outputs.len() {
+            return Err(other(format!(
+                "{:?} gave {} outputs",
+                self.exe.node(tail.node).name,
+                results.len()
+            )));
+        }
+        self.frames[stage].tail = results.into_iter().map(|t| t.to_contiguous()).collect();
+        if let Some(profile) = &mut self.profile {
+            profile.push(StepTime { node: tail.node, duration: start.elapsed(), parallel: false });
+        }
+        Ok(())
+    }
+}
+
+fn next_plan(
+    exe: &Executable,
+    stage: usize,
+    tail: &Tail,
+    made: Vec<(ElementType, Shape)>,
+) -> Result<Arc<Plan>> {
+    let mut plans = tail.next.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(plan) = plans.find(|key| *key == made) {
+        return Ok(plan);
+    }
+    let plan = Arc::new(build::next(exe, stage, tail, &made).map_err(infer_error)?);
+    plans.insert(made, Arc::clone(&plan));
+    Ok(plan)
+}
+
+fn other(detail: String) -> ov_core::Error {
+    InferError::Other { device: "CPU".to_owned(), detail }.into()
+}
+
+fn infer_error(e: super::BuildError) -> ov_core::Error {
+    InferError::Op { op: e.op, node: e.node, source: e.source }.into()
+}
+
+#[derive(Debug)]
+enum Failure {
+    Op(OpError),
+    Canceled,
+}
+
+/// The steps of a stage, as every thread of the team runs them.
+struct Region<'a> {
+    plan: &'a Plan,
+    frame: &'a Frame,
+    barrier: &'a Barrier,
+    cancel: &'a AtomicBool,
+    failure: Mutex<Option<(Option<usize>, Failure)>>,
+}
+
+impl Region<'_> {
+    fn fail(&self, node: Option<usize>, failure: Failure) {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert((node, failure));
+        self.barrier.break_it();
+    }
+
+    fn work(&self, thread: usize, threads: usize) {
+        let _flush = FlushDenormals::new();
+        for (index, step) in self.plan.steps.iter().enumerate() {
+            if threads > 1 && step.sync && !self.barrier.wait() {
+                return;
+            }
+            if thread == 0 && self.cancel.load(Ordering::Relaxed) {
+                self.fail(None, Failure::Canceled);
+                return;
+            }
+            if (thread == 0 || step.parallel) && !self.run_step(index, step, thread, threads) {
+                return;
+            }
+        }
+    }
+
+    /// A thread's share of a step; false when it failed.
+    fn run_step(&self, index: usize, step: &PlannedStep, thread: usize, threads: usize) -> bool {
+        let io = Io {
+            addresses: &self.frame.addresses,
+            lens: &self.frame.lens,
+            inputs: &step.inputs,
+            outputs: &step.outputs,
+        };
+        // SAFETY: this is the only use of this thread's scratch memory until the step is done.
+        let scratch = unsafe { self.frame.scratch(thread) };
+        let result =
+            catch_unwind(AssertUnwindSafe(|| match (step.parallel && threads > 1, step.chunk) {
+                (false, _) => step.step.run(&io, 0..step.items, scratch),
+                (true, None) => {
+                    let (start, end) =
+                        (step.items * thread / threads, step.items * (thread + 1) / threads);
+                    if start == end { Ok(()) } else { step.step.run(&io, start..end, scratch) }
+                }
+                (true, Some(chunk)) => loop {
+                    let start = self.frame.counters[index].fetch_add(chunk, Ordering::Relaxed);
+                    if start >= step.items {
+                        break Ok(());
+                    }
+                    step.step.run(&io, start..(start + chunk).min(step.items), scratch)?;
+                },
+            }));
+        let failure = match result {
+            Ok(Ok(())) => return true,
+            Ok(Err(e)) => e,
+            Err(panic) => {
+                let text = panic
+                    .downcast_ref::<String>()
+                    .cloned()
+                    .or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned()));
+                OpError::Invalid(format!("the kernel panicked: {}", text.unwrap_or_default()))
+            }
+        };
+        self.fail(Some(step.node), Failure::Op(failure));
+        false
+    }
+
+    /// Runs step by step, each alone between two looks at the clock.
+    fn run_timed(&self, team: &Team, profile: &mut Vec<StepTime>) {
+        for (index, step) in self.plan.steps.iter().enumerate() {
+            if self.cancel.load(Ordering::Relaxed) {
+                return self.fail(None, Failure::Canceled);
+            }
+            self.frame.counters[index].store(0, Ordering::Relaxed);
+            let start = Instant::now();
+            let shared = step.parallel && self.plan.parallel && team.threads() > 1;
+            let threads = team.threads();
+            let run_share = |thread: usize, threads: usize| {
+                let _flush = FlushDenormals::new();
+                self.run_step(index, step, thread, threads);
+            };
+            if !(shared && team.run(&|thread| run_share(thread, threads))) {
+                run_share(0, 1);
+            }
+            profile.push(StepTime { node: step.node, duration: start.elapsed(), parallel: shared });
+            if self.failure.lock().unwrap_or_else(PoisonError::into_inner).is_some() {
+                return;
+            }
+        }
+    }
+}
