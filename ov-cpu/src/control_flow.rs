@@ -1,19 +1,29 @@
-//! If, Loop and Scan over programs of their own.
+//! If, Loop and TensorIterator over programs of their own.
 
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use ov_core::{
     Model, Tensor,
-    error::{InferError, Result},
-    op::Op,
+    error::{Error, InferError, Result},
+    op::{
+        Op, OpError, OpResult,
+        control_flow::{If, Loop, TensorIterator, condition},
+    },
 };
 
 use crate::plan::Runner;
 
 /// The bodies of a control-flow operator, in the order in which [`run`] expects them.
 pub(crate) fn bodies(op: &dyn Op) -> Vec<&Model> {
-    let _unused = op;
-    Vec::new()
+    if let Some(op) = op.downcast::<If>() {
+        vec![&op.then_body, &op.else_body]
+    } else if let Some(op) = op.downcast::<Loop>() {
+        vec![&op.body]
+    } else if let Some(op) = op.downcast::<TensorIterator>() {
+        vec![&op.body]
+    } else {
+        Vec::new()
+    }
 }
 
 /// Runs a control-flow operator whose bodies are `bodies`.
@@ -23,10 +33,51 @@ pub(crate) fn bodies(op: &dyn Op) -> Vec<&Model> {
 pub(crate) fn run(
     op: &dyn Op,
     bodies: &mut [Runner],
-    inputs: Vec<Tensor>,
+    inputs: &[Tensor],
     cancel: &AtomicBool,
 ) -> Result<Vec<Tensor>> {
-    let _unused = (bodies, inputs, cancel);
-    Err(InferError::Other { device: "CPU".to_owned(), detail: format!("{} has bodies", op.kind()) }
-        .into())
+    let mut run_body = |index: usize, arguments: &[Tensor]| -> OpResult<Vec<Tensor>> {
+        let runner = bodies
+            .get_mut(index)
+            .ok_or_else(|| OpError::Invalid(format!("the program holds no body {index}")))?;
+        let count = runner.executable().program().outputs.len();
+        let mut outputs = vec![Tensor::absent(); count];
+        runner
+            .run_checked(arguments, &mut outputs, cancel)
+            .map_err(|e| OpError::Invalid(e.to_string()))?;
+        Ok(outputs)
+    };
+    let results = if let Some(op) = op.downcast::<If>() {
+        run_if(op, inputs, &mut run_body)
+    } else if let Some(op) = op.downcast::<Loop>() {
+        op.evaluate_with(inputs, &mut |arguments| run_body(0, arguments))
+    } else if let Some(op) = op.downcast::<TensorIterator>() {
+        op.evaluate_with(inputs, &mut |arguments| run_body(0, arguments))
+    } else {
+        Err(OpError::Unsupported(format!("{} with bodies", op.kind())))
+    };
+    results.map_err(|source| {
+        if cancel.load(Ordering::Relaxed) {
+            return InferError::Canceled.into();
+        }
+        Error::from(InferError::Op { op: op.kind().to_string(), node: String::new(), source })
+    })
+}
+
+fn run_if(
+    op: &If,
+    inputs: &[Tensor],
+    run_body: &mut dyn FnMut(usize, &[Tensor]) -> OpResult<Vec<Tensor>>,
+) -> OpResult<Vec<Tensor>> {
+    let pick = |list: &[Tensor], at: i64| {
+        usize::try_from(at)
+            .ok()
+            .and_then(|i| list.get(i).cloned())
+            .ok_or_else(|| OpError::Invalid(format!("port map holds index {at}")))
+    };
+    let condition = condition(&pick(inputs, 0)?)?;
+    let (_, from, to) = op.branch(condition);
+    let arguments = from.iter().map(|i| pick(inputs, *i)).collect::<OpResult<Vec<_>>>()?;
+    let results = run_body(usize::from(!condition), &arguments)?;
+    to.iter().map(|o| pick(&results, *o)).collect()
 }

@@ -55,6 +55,24 @@ impl Model {
         Self { name: name.into(), ..Self::default() }
     }
 
+    /// A model with these inputs and outputs and nothing between them: all that is left of a body once it has been
+    /// compiled.
+    ///
+    /// # Errors
+    /// None today; the signature is that of [`Model::add`].
+    pub fn signature(name: &str, inputs: &[OutputType], outputs: &[OutputType]) -> Result<Self> {
+        let mut model = Self::new(name);
+        for (i, ty) in inputs.iter().enumerate() {
+            model.add_parameter(format!("input{i}"), ty.element_type, ty.shape.clone())?;
+        }
+        for (i, ty) in outputs.iter().enumerate() {
+            let open = Parameter { element_type: ty.element_type, shape: ty.shape.clone() };
+            let value = model.add(open, &[], format!("output{i}"))?;
+            model.add_output(format!("output{i}"), value);
+        }
+        Ok(model)
+    }
+
     /// The model's name.
     #[must_use]
     pub fn name(&self) -> &str {

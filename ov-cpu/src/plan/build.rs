@@ -7,7 +7,7 @@ use ov_core::{
 
 use super::{Executable, Known, Plan, Source, Tail, memory::Memory};
 use crate::{
-    nodes::{BindContext, Bound, BoundInput, BoundOutput},
+    nodes::{BindContext, Bound, BoundInput, BoundOutput, LentInput, evaluate_lent},
     program::{Constant, NodeDesc, ValueId},
 };
 
@@ -318,8 +318,11 @@ fn infer(
         && inputs.iter().all(|s| s.shape.elements() <= EVALUATED);
     let pure = !node.op.kind().name.starts_with("Random") && !inputs.is_empty();
     if pure && small && inputs.iter().all(|s| s.value.is_some()) {
-        let arguments: Vec<Tensor> = inputs.iter().filter_map(|s| s.value.clone()).collect();
-        return Ok(Inferred::Values(node.op.evaluate(&arguments)?));
+        let arguments: Vec<_> = inputs
+            .iter()
+            .filter_map(|s| Some((s.element_type, &s.shape, LentInput::Held(s.value.as_ref()?))))
+            .collect();
+        return Ok(Inferred::Values(evaluate_lent(&*node.op, &arguments)?));
     }
     if resolved.iter().any(|(ty, _)| ty.bits() == 0) {
         return Ok(Inferred::Dynamic);

@@ -120,6 +120,41 @@ impl Runner {
         }
     }
 
+    /// As [`Runner::run`], after checking the inputs against the program's: for values that an operator computed.
+    pub(crate) fn run_checked(
+        &mut self,
+        inputs: &[Tensor],
+        outputs: &mut [Tensor],
+        cancel: &AtomicBool,
+    ) -> Result<()> {
+        let program = &self.exe.program;
+        if inputs.len() != program.inputs.len() {
+            return Err(other(format!(
+                "{} values given to {:?}, which has {} inputs",
+                inputs.len(),
+                program.name,
+                program.inputs.len()
+            )));
+        }
+        let mut contiguous = Vec::with_capacity(inputs.len());
+        for (port, tensor) in program.inputs.iter().zip(inputs) {
+            let desc = &program.values[port.value as usize];
+            let fits = desc.element_type == tensor.element_type()
+                || desc.element_type == ElementType::Dynamic;
+            if !fits || !desc.shape.admits(tensor.shape()) {
+                return Err(InferError::Mismatch {
+                    direction: "input",
+                    port: port.name.clone(),
+                    expected: format!("{}{}", desc.element_type, desc.shape),
+                    got: format!("{}{}", tensor.element_type(), tensor.shape()),
+                }
+                .into());
+            }
+            contiguous.push(tensor.to_contiguous());
+        }
+        self.run(&contiguous, outputs, cancel)
+    }
+
     fn run_stage(
         &mut self,
         stage: usize,
@@ -257,7 +292,7 @@ impl Runner {
             crate::control_flow::run(
                 &*self.exe.node(tail.node).op,
                 &mut self.bodies[at].1,
-                arguments,
+                &arguments,
                 cancel,
             )?
         };

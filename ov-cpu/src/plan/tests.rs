@@ -118,3 +118,42 @@ fn damaged_programs_are_refused() {
         }
     }
 }
+
+#[test]
+fn branches_run_as_programs_of_their_own() {
+    use ov_core::op::control_flow::If;
+    let branch = |relu: bool| {
+        let mut b = Model::new(if relu { "then" } else { "else" });
+        let x = b.add_parameter("x", ElementType::F32, [6]).expect("valid");
+        let y = if relu { b.add(Relu {}, &[x], "r") } else { b.add(Elu::default(), &[x], "e") };
+        b.add_output("y", y.expect("valid"));
+        b
+    };
+    let mut m = Model::new("branches");
+    let c = m.add_parameter("c", ElementType::Boolean, []).expect("valid");
+    let x = m.add_parameter("x", ElementType::F32, [6]).expect("valid");
+    let before = m.add(Elu { alpha: 0.5 }, &[x], "before").expect("valid");
+    let choice = If {
+        then_body: branch(true),
+        else_body: branch(false),
+        then_inputs: vec![1],
+        else_inputs: vec![1],
+        then_outputs: vec![0],
+        else_outputs: vec![0],
+    };
+    let y = m.add(choice, &[c, before], "if").expect("valid");
+    let after = m.add(Relu {}, &[y], "after").expect("valid");
+    for value in [y, before, after] {
+        m.add_output("out", value);
+    }
+    let mut runner = runner(&m, 2);
+    let mut outputs = vec![Tensor::absent(); 3];
+    for condition in [true, false, true] {
+        let inputs = [Tensor::from_bools([], &[condition]).expect("fits"), ramp(&[6])];
+        runner.run(&inputs, &mut outputs, &AtomicBool::new(false)).expect("runs");
+        let expected = reference::evaluate(&m, &inputs).expect("runs");
+        for (got, expected) in outputs.iter().zip(&expected) {
+            ov_core::testing::compare(got, expected, 1e-6, 1e-6).expect("equal");
+        }
+    }
+}

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use ov_core::{
-    Dimension, ElementType, PartialShape, Tensor,
+    Dimension, ElementType, Model, PartialShape, Tensor,
     error::{BlobError, Result},
     op::{Attribute, AttributeVisitor, OpError, OpResult},
 };
@@ -217,7 +217,11 @@ impl<'a> Reader<'a> {
 
 /// Reads attributes in the order in which [`Writer`] wrote them.
 #[derive(Debug)]
-pub(crate) struct AttributeReader<'r, 'a>(pub(crate) &'r mut Reader<'a>);
+pub(crate) struct AttributeReader<'r, 'a> {
+    pub(crate) reader: &'r mut Reader<'a>,
+    /// Stand-ins for the bodies, in order.
+    pub(crate) bodies: std::vec::IntoIter<Model>,
+}
 
 impl AttributeVisitor for AttributeReader<'_, '_> {
     fn visit(&mut self, name: &'static str, attribute: Attribute<'_>) -> OpResult<()> {
@@ -227,7 +231,7 @@ impl AttributeVisitor for AttributeReader<'_, '_> {
 
 impl AttributeReader<'_, '_> {
     fn read(&mut self, attribute: Attribute<'_>) -> Result<()> {
-        let r = &mut *self.0;
+        let r = &mut *self.reader;
         match attribute {
             Attribute::Bool(v) => *v = r.u32()? != 0,
             Attribute::I64(v) => *v = r.u64()? as i64,
@@ -251,7 +255,10 @@ impl AttributeReader<'_, '_> {
                     return r.fail(&format!("one of {}", v.options().join(", ")));
                 }
             }
-            Attribute::Body(_) => {}
+            Attribute::Body(v) => match self.bodies.next() {
+                Some(body) => *v = body,
+                None => return r.fail("a body"),
+            },
             _ => return r.fail("an attribute of a known kind"),
         }
         Ok(())

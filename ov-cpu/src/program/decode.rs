@@ -1,6 +1,10 @@
 //! A program from bytes that are not trusted: every index, range and name is checked.
 
-use ov_core::error::{BlobError, Result};
+use ov_core::{
+    Model,
+    error::{BlobError, Result},
+    op::OutputType,
+};
 
 use super::{
     Constant, NodeDesc, Port, Program, ValueDesc, ValueId,
@@ -104,7 +108,10 @@ fn read_node(
         return r.fail(&format!("a kernel of this build, got {kernel_name:?}"));
     };
     let name = r.text()?.to_owned();
-    let visited = op.visit_attributes(&mut AttributeReader(r));
+    let bodies =
+        (0..r.len(16)?).map(|_| read_program(r, weights, depth + 1)).collect::<Result<Vec<_>>>()?;
+    let signatures = bodies.iter().map(signature).collect::<Result<Vec<_>>>()?.into_iter();
+    let visited = op.visit_attributes(&mut AttributeReader { reader: r, bodies: signatures });
     if let Err(e) = visited {
         return r.fail(&format!("attributes of {kind} {name:?}: {e}"));
     }
@@ -113,7 +120,17 @@ fn read_node(
     let (inputs, outputs) = (ids(r)?, ids(r)?);
     let params = (0..r.len(8)?).map(|_| Ok(r.u64()? as i64)).collect::<Result<_>>()?;
     let packed = (0..r.len(16)?).map(|_| r.range(weights)).collect::<Result<_>>()?;
-    let bodies =
-        (0..r.len(16)?).map(|_| read_program(r, weights, depth + 1)).collect::<Result<_>>()?;
     Ok(NodeDesc { op, kernel, name, inputs, outputs, params, packed, bodies })
+}
+
+/// What an operator may know of its body once it has been compiled.
+fn signature(program: &Program) -> Result<Model> {
+    let types = |ports: &[Port]| -> Vec<OutputType> {
+        ports
+            .iter()
+            .map(|p| &program.values[p.value as usize])
+            .map(|v| OutputType::new(v.element_type, v.shape.clone()))
+            .collect()
+    };
+    Model::signature(&program.name, &types(&program.inputs), &types(&program.outputs))
 }

@@ -123,6 +123,10 @@ fn write_program(w: &mut Writer, program: &Program) -> Result<()> {
         w.u32(kind.opset);
         w.text(n.kernel.name);
         w.text(&n.name);
+        w.len(n.bodies.len());
+        for body in &n.bodies {
+            write_program(w, body)?;
+        }
         n.op.clone().visit_attributes(w).map_err(|e| CompileError::Other {
             device: "CPU".to_owned(),
             model: program.name.clone(),
@@ -136,10 +140,6 @@ fn write_program(w: &mut Writer, program: &Program) -> Result<()> {
         n.params.iter().for_each(|p| w.u64(*p as u64));
         w.len(n.packed.len());
         n.packed.iter().for_each(|r| w.range(r));
-        w.len(n.bodies.len());
-        for body in &n.bodies {
-            write_program(w, body)?;
-        }
     }
     Ok(())
 }

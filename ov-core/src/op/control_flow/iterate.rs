@@ -58,6 +58,9 @@ define_op! {
     }
 }
 
+/// Runs a body once: one tensor per parameter in, one per output out.
+pub type RunBody<'a> = &'a mut dyn FnMut(&[Tensor]) -> OpResult<Vec<Tensor>>;
+
 /// What both operators run.
 struct Iteration<'a> {
     body: &'a Model,
@@ -69,6 +72,15 @@ struct Iteration<'a> {
 }
 
 impl Loop {
+    /// Evaluates the operator with a body that somebody else runs; of the body itself only the types of its parameters
+    /// and outputs are looked at.
+    ///
+    /// # Errors
+    /// When the body fails or the values are not valid.
+    pub fn evaluate_with(&self, inputs: &[Tensor], run_body: RunBody<'_>) -> OpResult<Vec<Tensor>> {
+        self.iteration()?.evaluate_with(inputs, run_body)
+    }
+
     /// The port maps.
     ///
     /// # Errors
@@ -95,6 +107,15 @@ impl Loop {
 }
 
 impl TensorIterator {
+    /// Evaluates the operator with a body that somebody else runs; of the body itself only the types of its parameters
+    /// and outputs are looked at.
+    ///
+    /// # Errors
+    /// When the body fails or the values are not valid.
+    pub fn evaluate_with(&self, inputs: &[Tensor], run_body: RunBody<'_>) -> OpResult<Vec<Tensor>> {
+        self.iteration()?.evaluate_with(inputs, run_body)
+    }
+
     /// The port maps.
     ///
     /// # Errors
@@ -298,6 +319,11 @@ impl Iteration<'_> {
     }
 
     fn evaluate(&self, inputs: &[Tensor]) -> OpResult<Vec<Tensor>> {
+        let runner = BodyRunner::new(self.body)?;
+        self.evaluate_with(inputs, &mut |arguments| runner.run(arguments))
+    }
+
+    fn evaluate_with(&self, inputs: &[Tensor], run_body: RunBody<'_>) -> OpResult<Vec<Tensor>> {
         let count = self.ports.output_count()?;
         let mut limit: Option<usize> = None;
         for port in &self.ports.sliced {
@@ -313,7 +339,6 @@ impl Iteration<'_> {
             };
             goes_on = condition(pick(inputs, 1)?)?;
         }
-        let runner = BodyRunner::new(self.body)?;
         let mut carried: Vec<Tensor> = self
             .ports
             .merged
@@ -339,7 +364,7 @@ impl Iteration<'_> {
             if let Some(parameter) = self.current_iteration {
                 *slot(&mut arguments, parameter)? = self.iteration_number(parameter, iteration)?;
             }
-            let results = runner.run(&arguments)?;
+            let results = run_body(&arguments)?;
             for (m, value) in self.ports.merged.iter().zip(&mut carried) {
                 *value = pick(&results, m.result as i64)?.clone();
             }

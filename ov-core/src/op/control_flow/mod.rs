@@ -5,7 +5,7 @@ mod iterate;
 mod ports;
 
 pub use body::{KnownOutput, infer_body};
-pub use iterate::{Loop, TensorIterator};
+pub use iterate::{Loop, RunBody, TensorIterator};
 pub(crate) use iterate::widen;
 pub use ports::{ConcatPort, LoopPorts, MergedPort, SlicePort};
 
