@@ -1,7 +1,7 @@
 //! Register tiles: a few rows of A times one packed panel of B, and the fused store.
 #![allow(unsafe_code, reason = "micro-kernels on raw pointers, compiled per instruction-set level")]
 
-use std::ptr;
+use std::{mem, ptr};
 
 use crate::simd::Isa;
 use crate::simd::lanes::{Portable, Simd};
@@ -109,27 +109,42 @@ impl Tiles {
     }
 }
 
+/// Repeats a statement for each constant `$i` below `$n`, at most 12 times, so that arrays indexed
+/// by it become registers whatever the optimiser thinks of unrolling.
+macro_rules! unroll {
+    ($i:ident < $n:ident, $body:expr) => {
+        unroll!(@ $i $n $body; 0 1 2 3 4 5 6 7 8 9 10 11)
+    };
+    (@ $i:ident $n:ident $body:expr; $($c:literal)*) => {{
+        $(if $c < $n {
+            #[allow(non_upper_case_globals, reason = "stands for a loop variable")]
+            const $i: usize = $c;
+            $body
+        })*
+    }};
+}
+
 /// `KU` sets of accumulators take turns over k, so that tiles of few rows are not bound by the
 /// latency of FMA.
 #[inline(always)]
 unsafe fn tile_body<S: Simd, const MR: usize, const NV: usize, const KU: usize>(s: S, t: &Tile) {
     let width = NV * S::LEN;
-    let mut acc = [[[s.zero(); NV]; MR]; KU];
     // SAFETY: the caller gives rows of A that are readable for each segment's length, a panel
     // that covers the segments, and for the first `cols` columns bias, residual and result.
+    // A vector of f32 may be all zero bytes.
     unsafe {
+        let mut acc: [[[S::F; NV]; MR]; KU] = mem::zeroed();
         for g in 0..t.n_segments {
             let segment = *t.segments.add(g);
             let mut a = [ptr::null::<f32>(); MR];
-            for r in 0..MR {
-                a[r] = *t.a.add(g * MR + r);
-            }
+            unroll!(r < MR, a[r] = *t.a.add(g * MR + r));
             let mut b = t.b.add(segment.start * width);
             let mut i = 0;
             while i + 4 <= segment.len {
-                for u in 0..4 {
-                    step(s, &a, i + u, b.add(u * width), &mut acc[u % KU]);
-                }
+                step(s, &a, i, b, &mut acc[0]);
+                step(s, &a, i + 1, b.add(width), &mut acc[1 % KU]);
+                step(s, &a, i + 2, b.add(2 * width), &mut acc[2 % KU]);
+                step(s, &a, i + 3, b.add(3 * width), &mut acc[3 % KU]);
                 b = b.add(4 * width);
                 i += 4;
             }
@@ -139,13 +154,12 @@ unsafe fn tile_body<S: Simd, const MR: usize, const NV: usize, const KU: usize>(
                 i += 1;
             }
         }
-        for u in 1..KU {
-            for r in 0..MR {
-                for v in 0..NV {
-                    acc[0][r][v] = s.add(acc[0][r][v], acc[u][r][v]);
-                }
+        unroll!(
+            u < KU,
+            if u > 0 {
+                unroll!(r < MR, unroll!(v < NV, acc[0][r][v] = s.add(acc[0][r][v], acc[u][r][v])));
             }
-        }
+        );
         if t.cols == width {
             store::<S, MR, NV, true>(s, t, &acc[0]);
         } else {
@@ -162,18 +176,15 @@ unsafe fn step<S: Simd, const MR: usize, const NV: usize>(
     b: *const f32,
     acc: &mut [[S::F; NV]; MR],
 ) {
-    // SAFETY: element i of every row and one row of the panel are readable, by the caller.
+    // SAFETY: element i of every row and one row of the panel are readable, by the caller. A
+    // vector of f32 may be all zero bytes.
     unsafe {
-        let mut y = [s.zero(); NV];
-        for v in 0..NV {
-            y[v] = s.load(b.add(v * S::LEN));
-        }
-        for r in 0..MR {
+        let mut y: [S::F; NV] = mem::zeroed();
+        unroll!(v < NV, y[v] = s.load(b.add(v * S::LEN)));
+        unroll!(r < MR, {
             let x = s.splat(*a[r].add(i));
-            for v in 0..NV {
-                acc[r][v] = s.fma(x, y[v], acc[r][v]);
-            }
-        }
+            unroll!(v < NV, acc[r][v] = s.fma(x, y[v], acc[r][v]));
+        });
     }
 }
 
@@ -183,35 +194,46 @@ unsafe fn store<S: Simd, const MR: usize, const NV: usize, const FULL: bool>(
     t: &Tile,
     acc: &[[S::F; NV]; MR],
 ) {
-    let lanes = |v: usize| t.cols.saturating_sub(v * S::LEN).min(S::LEN);
     // SAFETY: `cols` columns of bias, residual and result are valid, by the caller; `FULL` means
-    // that `cols` is the whole width.
+    // that `cols` is the whole width. A vector of f32 may be all zero bytes.
     unsafe {
-        let mut bias = [s.zero(); NV];
+        let mut bias: [S::F; NV] = mem::zeroed();
         if !t.bias.is_null() {
-            for v in 0..NV {
-                let p = t.bias.add(v * S::LEN);
-                bias[v] = if FULL { s.load(p) } else { s.load_n(p, lanes(v)) };
-            }
+            unroll!(
+                v < NV,
+                bias[v] = load_lanes::<S, FULL>(s, t.bias.add(v * S::LEN), lanes::<S>(t, v))
+            );
         }
         let (low, high) = (s.splat(t.low), s.splat(t.high));
-        for r in 0..MR {
-            for v in 0..NV {
+        unroll!(
+            r < MR,
+            unroll!(v < NV, {
                 let mut x = s.add(acc[r][v], bias[v]);
                 if !t.residual.is_null() {
                     let p = t.residual.add(r * t.residual_stride + v * S::LEN);
-                    x = s.add(x, if FULL { s.load(p) } else { s.load_n(p, lanes(v)) });
+                    x = s.add(x, load_lanes::<S, FULL>(s, p, lanes::<S>(t, v)));
                 }
                 x = s.min(high, s.max(low, x));
                 let p = t.c.add(r * t.c_stride + v * S::LEN);
                 if FULL {
                     s.store(p, x);
                 } else {
-                    s.store_n(p, x, lanes(v));
+                    s.store_n(p, x, lanes::<S>(t, v));
                 }
-            }
-        }
+            })
+        );
     }
+}
+
+#[inline(always)]
+fn lanes<S: Simd>(t: &Tile, v: usize) -> usize {
+    t.cols.saturating_sub(v * S::LEN).min(S::LEN)
+}
+
+#[inline(always)]
+unsafe fn load_lanes<S: Simd, const FULL: bool>(s: S, p: *const f32, n: usize) -> S::F {
+    // SAFETY: the caller gives n readable elements, and LEN if `FULL`.
+    unsafe { if FULL { s.load(p) } else { s.load_n(p, n) } }
 }
 
 #[cfg(target_arch = "x86_64")]
