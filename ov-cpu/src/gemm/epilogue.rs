@@ -52,6 +52,7 @@ pub(crate) struct Finish {
     place: ResidualPlace,
     activation: Activation,
     clamp: Option<(f32, f32)>,
+    row_step: usize,
 }
 
 impl Finish {
@@ -69,7 +70,13 @@ impl Finish {
             place,
             activation: e.activation,
             clamp: e.activation.as_clamp().filter(|_| !after),
+            row_step: 1,
         }
+    }
+
+    /// Takes every `step`-th row of the residual for the rows of a tile.
+    pub(crate) fn with_row_step(self, step: usize) -> Self {
+        Self { row_step: step, ..self }
     }
 
     /// Runs `kernel` for the `rows` rows of `tile` from `row` and the columns from `col`, whose
@@ -97,9 +104,9 @@ impl Finish {
                 },
             )
         };
+        let residual_stride = self.residual_stride * self.row_step;
         if let Some((low, high)) = self.clamp {
-            (tile.bias, tile.residual, tile.residual_stride) =
-                (bias, residual, self.residual_stride);
+            (tile.bias, tile.residual, tile.residual_stride) = (bias, residual, residual_stride);
             (tile.low, tile.high) = (low, high);
             // SAFETY: passed on from the caller.
             unsafe { kernel(tile) };
@@ -119,7 +126,7 @@ impl Finish {
                 cols: tile.cols,
                 bias,
                 residual,
-                residual_stride: self.residual_stride,
+                residual_stride,
                 after: self.place == ResidualPlace::AfterActivation,
                 c,
                 c_stride,

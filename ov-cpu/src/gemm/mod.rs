@@ -213,4 +213,4 @@ fn check_epilogue(e: &Epilogue<'_>, n: usize) {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
