@@ -3,6 +3,7 @@
 pub mod affinity;
 pub mod compile;
 mod control_flow;
+pub mod gemm;
 pub mod kernels;
 pub mod lower;
 pub mod nodes;
