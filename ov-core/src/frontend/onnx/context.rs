@@ -265,6 +265,6 @@ impl NodeContext<'_, '_> {
         inputs: &[(&str, Value)],
         outputs: &[&str],
     ) -> ConvertResult {
-        self.converter.convert_inline(nodes, inputs, outputs).map_err(ConvertError::from)
+        self.converter.convert_inline(nodes, inputs, outputs, None).map_err(ConvertError::from)
     }
 }

@@ -320,15 +320,19 @@ impl<'c> Converter<'c> {
             .collect()
     }
 
-    /// Converts nodes into the top frame in a scope of their own.
+    /// Converts nodes into the top frame in a scope of their own, with another opset of `ai.onnx` if one is given.
     pub(super) fn convert_inline(
         &mut self,
         nodes: &[NodeProto],
         inputs: &[(&str, Value)],
         outputs: &[&str],
+        opset: Option<i64>,
     ) -> Result<Vec<Value>> {
         self.enter()?;
-        let opsets = Rc::clone(&self.frames.scope().opsets);
+        let mut opsets = Rc::clone(&self.frames.scope().opsets);
+        if let Some(opset) = opset {
+            Rc::make_mut(&mut opsets).insert(String::new(), opset);
+        }
         let values = inputs.iter().map(|(n, v)| ((*n).to_owned(), *v)).collect();
         self.frames.top().scopes.push(Scope { values, attributes: Rc::default(), opsets });
         let converted = self.convert_nodes(nodes);

@@ -1,6 +1,7 @@
 //! The ONNX front end: opsets 7 to 28 of `ai.onnx`, and what real files carry of other domains.
 
 mod attributes;
+mod compose;
 mod context;
 mod convert;
 pub mod ops;
@@ -14,6 +15,7 @@ use std::path::Path;
 use bytes::Bytes;
 use prost::Message as _;
 
+pub use compose::Attr;
 pub use context::{ConvertError, ConvertResult, NodeContext};
 
 use crate::{

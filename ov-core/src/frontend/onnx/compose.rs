@@ -1,0 +1,99 @@
+//! Composition: converters that write other ONNX operators, at one fixed opset whatever the model imports.
+
+use super::{
+    context::{ConvertError, ConvertResult, NodeContext},
+    proto::{AttributeProto, NodeProto},
+};
+use crate::model::Value;
+
+/// Opset of the operators that converters write.
+pub(super) const COMPOSED_OPSET: i64 = 21;
+
+/// The value of an attribute of a composed operator.
+#[derive(Clone, Copy, Debug)]
+pub enum Attr<'a> {
+    /// An integer.
+    Int(i64),
+    /// A number.
+    Float(f32),
+    /// A list of integers.
+    Ints(&'a [i64]),
+    /// A text.
+    Text(&'a str),
+}
+
+impl Attr<'_> {
+    /// The attribute as it would be in a file.
+    #[must_use]
+    pub fn to_proto(self, name: &str) -> AttributeProto {
+        let mut proto = AttributeProto { name: name.to_owned(), ..AttributeProto::default() };
+        match self {
+            Self::Float(f) => (proto.r#type, proto.f) = (1, f),
+            Self::Int(i) => (proto.r#type, proto.i) = (2, i),
+            Self::Text(s) => (proto.r#type, proto.s) = (3, s.to_owned().into()),
+            Self::Ints(list) => (proto.r#type, proto.ints) = (7, list.to_vec()),
+        }
+        proto
+    }
+}
+
+impl NodeContext<'_, '_> {
+    /// Adds an `ai.onnx` operator of opset 21 and gives its outputs.
+    ///
+    /// # Errors
+    /// When the operator refuses its inputs or attributes.
+    pub fn compose_multi(
+        &mut self,
+        op: &str,
+        inputs: &[Value],
+        attributes: &[(&str, Attr<'_>)],
+        outputs: usize,
+    ) -> ConvertResult {
+        let names: Vec<String> = (0..inputs.len()).map(|i| format!("input{i}")).collect();
+        let outputs: Vec<String> = (0..outputs).map(|i| format!("output{i}")).collect();
+        let node = NodeProto {
+            input: names.clone(),
+            output: outputs.clone(),
+            name: self.name(),
+            op_type: op.to_owned(),
+            attribute: attributes.iter().map(|(n, a)| a.to_proto(n)).collect(),
+            ..NodeProto::default()
+        };
+        let bound: Vec<(&str, Value)> =
+            names.iter().map(String::as_str).zip(inputs.iter().copied()).collect();
+        let wanted: Vec<&str> = outputs.iter().map(String::as_str).collect();
+        self.converter
+            .convert_inline(&[node], &bound, &wanted, Some(COMPOSED_OPSET))
+            .map_err(ConvertError::from)
+    }
+
+    /// Adds an `ai.onnx` operator of opset 21 and gives its first output.
+    ///
+    /// # Errors
+    /// When the operator refuses its inputs or attributes.
+    pub fn compose(
+        &mut self,
+        op: &str,
+        inputs: &[Value],
+        attributes: &[(&str, Attr<'_>)],
+    ) -> Result<Value, ConvertError> {
+        Ok(self.compose_multi(op, inputs, attributes, 1)?[0])
+    }
+
+    /// Exchanges axes.
+    ///
+    /// # Errors
+    /// When `order` is not a permutation of the axes.
+    pub fn transpose(&mut self, value: Value, order: &[i64]) -> Result<Value, ConvertError> {
+        self.compose("Transpose", &[value], &[("perm", Attr::Ints(order))])
+    }
+
+    /// Gives a value another shape, with ONNX's meaning of 0 and -1.
+    ///
+    /// # Errors
+    /// When the number of elements differs.
+    pub fn reshape(&mut self, value: Value, shape: &[i64]) -> Result<Value, ConvertError> {
+        let shape = self.i64s_constant(shape);
+        self.compose("Reshape", &[value, shape], &[])
+    }
+}

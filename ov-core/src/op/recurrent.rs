@@ -1,6 +1,0 @@
-//! Recurrent layers.
-
-use super::OpEntry;
-
-/// Operators of this family.
-pub const OPS: &[OpEntry] = &[];
