@@ -40,19 +40,23 @@ def load(path):
 
 
 def to_openvino(proto):
-    """By bytes, so that types which numpy lacks are handed over too."""
+    """A tensor, and the array to keep as long as it: OpenVINO only borrows the bytes.
+
+    Handed over by bytes, so that types which numpy lacks go too.
+    """
     import openvino
 
     array = numpy_helper.to_array(proto)
     if proto.data_type == onnx.TensorProto.STRING:
-        return openvino.Tensor(array.astype(str))
+        return openvino.Tensor(array.astype(str)), array
     onnx_name = onnx.TensorProto.DataType.Name(proto.data_type)
     element_type = getattr(openvino.Type, {theirs: ours for ours, theirs in TYPES.items()}[onnx_name])
     raw = numpy_helper.from_array(array).raw_data
     shape = openvino.Shape(list(proto.dims))
     if not raw:
-        return openvino.Tensor(element_type, shape)
-    return openvino.Tensor(numpy.frombuffer(raw, numpy.uint8).copy(), shape, element_type)
+        return openvino.Tensor(element_type, shape), None
+    data = numpy.frombuffer(raw, numpy.uint8).copy()
+    return openvino.Tensor(data, shape, element_type), data
 
 
 def from_openvino(tensor):
@@ -100,8 +104,9 @@ def convert(source, target):
     request = core.compile_model(target / "model.xml", "CPU", SETTINGS).create_infer_request()
     for data in sorted(source.glob("test_data_set_*")):
         (target / data.name).mkdir()
+        feed = [to_openvino(load(data / f"input_{index}.pb")) for index in kept]
         for place, index in enumerate(kept):
-            request.set_input_tensor(place, to_openvino(load(data / f"input_{index}.pb")))
+            request.set_input_tensor(place, feed[place][0])
             shutil.copy(data / f"input_{index}.pb", target / data.name / f"input_{place}.pb")
         request.infer()
         for place in range(len(graph.output)):
