@@ -4,6 +4,7 @@ pub mod conv;
 pub mod depthwise;
 pub mod eltwise;
 pub mod gather;
+pub mod norm;
 pub mod out;
 pub mod pooling;
 pub mod reduce;
