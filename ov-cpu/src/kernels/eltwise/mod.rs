@@ -2,6 +2,7 @@
 
 pub mod binary;
 pub mod broadcast;
+pub mod program;
 pub mod trig;
 pub mod unary;
 
@@ -10,4 +11,5 @@ pub use binary::{
     select,
 };
 pub use broadcast::{BroadcastError, BroadcastPlan};
+pub use program::{Instruction, Program, ProgramPlan};
 pub use unary::{UnaryOp, unary_f32, unary_in_place};
