@@ -6,6 +6,7 @@ pub mod io;
 pub mod model;
 pub mod op;
 pub mod pass;
+pub mod property;
 pub mod reference;
 pub mod tensor;
 #[cfg(feature = "testing")]
@@ -15,4 +16,5 @@ pub use error::{Error, Result};
 pub use half;
 pub use model::Model;
 pub use ndarray;
+pub use property::PropertyMap;
 pub use tensor::{Dimension, Element, ElementType, PartialShape, Shape, Tensor};
