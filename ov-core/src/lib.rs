@@ -1,19 +1,25 @@
 //! Tensors, model graph, operators, front ends, passes, properties, plugin traits and registry of ov.
 
+pub mod blob;
+pub mod cache;
 pub mod error;
 pub mod frontend;
 pub mod io;
 pub mod model;
 pub mod op;
 pub mod pass;
+pub mod plugin;
+pub mod profiling;
 pub mod property;
 pub mod reference;
+pub mod registry;
 pub mod tensor;
 #[cfg(feature = "testing")]
 pub mod testing;
 
 pub use error::{Error, Result};
 pub use half;
+pub use inventory;
 pub use model::Model;
 pub use ndarray;
 pub use property::PropertyMap;

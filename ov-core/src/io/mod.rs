@@ -2,7 +2,9 @@
 #![allow(unsafe_code, reason = "maps files and calls the operating system")]
 
 mod external;
+mod huge_buffer;
 mod mapped_file;
 
 pub use external::ExternalFiles;
+pub use huge_buffer::HugeBuffer;
 pub use mapped_file::MappedFile;

@@ -208,7 +208,12 @@ impl Tensor {
         let needed = shape.checked_len().and_then(|l| element_type.byte_len(l));
         if needed != Some(range.len()) || range.end > buffer.bytes().len() {
             let expected = needed.unwrap_or(usize::MAX);
-            return Err(TensorError::ByteLength { element_type, shape, expected, got: range.len() });
+            return Err(TensorError::ByteLength {
+                element_type,
+                shape,
+                expected,
+                got: range.len(),
+            });
         }
         Self::from_memory(element_type, shape, buffer, range)
     }
@@ -223,7 +228,13 @@ impl Tensor {
         if bytes.as_ptr().addr() % (element_type.bits() / 8).clamp(1, 8) != 0 {
             return Self::from_bytes(element_type, shape, bytes);
         }
-        Ok(Self { element_type, shape, strides: None, offset: range.start, data: Data::Bytes(buffer) })
+        Ok(Self {
+            element_type,
+            shape,
+            strides: None,
+            offset: range.start,
+            data: Data::Bytes(buffer),
+        })
     }
 
     /// A tensor with a copy of `bytes` (row-major, native byte order).
