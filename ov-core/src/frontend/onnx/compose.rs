@@ -4,7 +4,7 @@ use super::{
     context::{ConvertError, ConvertResult, NodeContext},
     proto::{AttributeProto, NodeProto},
 };
-use crate::model::Value;
+use crate::{model::Value, op::OpError};
 
 /// Opset of the operators that converters write.
 pub(super) const COMPOSED_OPSET: i64 = 21;
@@ -95,5 +95,32 @@ impl NodeContext<'_, '_> {
     pub fn reshape(&mut self, value: Value, shape: &[i64]) -> Result<Value, ConvertError> {
         let shape = self.i64s_constant(shape);
         self.compose("Reshape", &[value, shape], &[])
+    }
+
+    /// Converts the nodes of a graph attribute of one input and one output in place, with `argument` as the input.
+    ///
+    /// # Errors
+    /// When the graph has another form or a node cannot be converted.
+    pub fn call_graph(
+        &mut self,
+        name: &'static str,
+        argument: Value,
+    ) -> Result<Value, ConvertError> {
+        let graph = self.graph(name)?;
+        let ([input], [output]) = (&graph.input[..], &graph.output[..]) else {
+            return Err(OpError::Invalid(format!(
+                "graph {name} has {} inputs and {} outputs, expected one of each",
+                graph.input.len(),
+                graph.output.len()
+            ))
+            .into());
+        };
+        let mut bound = vec![(input.name.as_str(), argument)];
+        for initializer in &graph.initializer {
+            let value = super::tensor::convert(initializer, self.external())?;
+            bound.push((initializer.name.as_str(), self.constant(value)));
+        }
+        let given = self.convert_nodes(&graph.node, &bound, &[output.name.as_str()])?;
+        Ok(given[0])
     }
 }
