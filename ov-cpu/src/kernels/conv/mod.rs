@@ -12,6 +12,7 @@ mod gather;
 mod plan;
 mod rows;
 mod weights;
+pub mod winograd;
 
 pub use plan::{Conv, ConvArgs};
 pub use weights::ConvWeights;
@@ -116,4 +117,4 @@ impl ConvParams {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
