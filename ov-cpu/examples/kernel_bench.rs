@@ -8,12 +8,15 @@
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use ov_cpu::gemm::{BView, PackedLayout, multiply, pack};
+use ov_cpu::gemm::{BView, Epilogue, PackedLayout, multiply, pack};
+use ov_cpu::kernels::conv::winograd::{Winograd, WinogradTile};
+use ov_cpu::kernels::conv::{Conv, ConvArgs, ConvParams, Source};
 use ov_cpu::simd::Isa;
 use ov_cpu::simd::activation::Activation;
 
 fn main() {
-    for isa in Isa::available() {
+    let only = std::env::args().nth(1);
+    for isa in Isa::available().filter(|i| only.as_deref().is_none_or(|o| o == i.name())) {
         println!("{isa}: FMA peak {:.1} GFLOP/s", peak(isa));
         for (m, n, k) in [
             (128, 3072, 768),
@@ -30,7 +33,97 @@ fn main() {
             gemm(isa, m, n, k, Activation::None);
         }
         gemm(isa, 128, 3072, 768, Activation::GeluErf);
+        for (size, channels, outputs, kernel, stride) in [
+            (56, 64, 64, 3, 1),
+            (28, 128, 128, 3, 1),
+            (14, 256, 256, 3, 1),
+            (7, 512, 512, 3, 1),
+            (80, 64, 64, 3, 1),
+            (160, 16, 16, 3, 1),
+            (56, 128, 128, 3, 2),
+            (56, 64, 256, 1, 1),
+            (14, 1024, 256, 1, 1),
+            (7, 512, 2048, 1, 1),
+            (56, 256, 512, 1, 2),
+        ] {
+            let shape = [1, size, size, channels];
+            let p = ConvParams::new_2d(shape, outputs, kernel, stride, kernel / 2);
+            conv(isa, &p, "direct", &|p| {
+                let plan = Conv::new(isa, p);
+                let weights = plan.weights().packed_len();
+                let items = plan.work_items();
+                (
+                    weights,
+                    plan.scratch_len(),
+                    Box::new(move |args, scratch| {
+                        // SAFETY: `conv` gives buffers of the plan's sizes.
+                        unsafe { plan.run(args, 0..items, scratch) };
+                    }),
+                )
+            });
+            for tile in [WinogradTile::Two, WinogradTile::Four] {
+                if Winograd::supports(&p) {
+                    conv(
+                        isa,
+                        &p,
+                        if tile == WinogradTile::Two { "F(2,3)" } else { "F(4,3)" },
+                        &|p| {
+                            let plan =
+                                Winograd::new(isa, tile, p).expect("the algorithm supports it");
+                            let items = plan.work_items();
+                            (
+                                plan.weights().packed_len(),
+                                plan.scratch_len(),
+                                Box::new(move |args, scratch| {
+                                    // SAFETY: `conv` gives buffers of the plan's sizes.
+                                    unsafe { plan.run(args, 0..items, scratch) };
+                                }),
+                            )
+                        },
+                    );
+                }
+            }
+        }
+        let mut stem = ConvParams::new_2d([1, 224, 224, 3], 64, 7, 2, 3);
+        stem.source = Source::Planar;
+        conv(isa, &stem, "planar", &|p| {
+            let plan = Conv::new(isa, p);
+            let items = plan.work_items();
+            (
+                plan.weights().packed_len(),
+                plan.scratch_len(),
+                Box::new(move |args, scratch| {
+                    // SAFETY: `conv` gives buffers of the plan's sizes.
+                    unsafe { plan.run(args, 0..items, scratch) };
+                }),
+            )
+        });
     }
+}
+
+type Run = Box<dyn Fn(&ConvArgs<'_>, &mut [f32])>;
+
+fn conv(isa: Isa, p: &ConvParams, name: &str, bind: &dyn Fn(&ConvParams) -> (usize, usize, Run)) {
+    let (weights, scratch, run) = bind(p);
+    let input = values(p.batch * p.input.iter().product::<usize>() * p.channels);
+    let (weights, bias) = (values(weights), values(p.outputs));
+    let mut output = vec![0.0; p.pixels() * p.output_stride];
+    let mut scratch = vec![0.0; scratch];
+    let epilogue =
+        Epilogue { bias: Some(&bias), activation: Activation::Relu, ..Epilogue::default() };
+    let args = ConvArgs {
+        input: input.as_ptr(),
+        weights: &weights,
+        output: output.as_mut_ptr(),
+        epilogue,
+    };
+    let seconds = best(|| run(&args, &mut scratch));
+    let [_, h, w] = p.input;
+    let title = format!(
+        "{name} {}x{} s{} {h}x{w}x{}->{}",
+        p.kernel[1], p.kernel[2], p.stride[1], p.channels, p.outputs
+    );
+    report(isa, &title, p.cost().flops, seconds);
 }
 
 /// Shortest of repeated runs for about a quarter of a second.
