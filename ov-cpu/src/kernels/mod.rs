@@ -1,5 +1,6 @@
 //! Kernels: pure functions over slices, each computing a range of work items.
 
+pub mod attention;
 pub mod conv;
 pub mod depthwise;
 pub mod eltwise;

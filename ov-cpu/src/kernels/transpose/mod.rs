@@ -2,7 +2,7 @@
 //! broadcast and depth-to-space are all one plan with different strides.
 #![allow(unsafe_code, reason = "copies between computed offsets of byte buffers")]
 
-mod tile;
+pub(crate) mod tile;
 
 use std::ops::Range;
 

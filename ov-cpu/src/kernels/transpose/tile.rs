@@ -10,7 +10,7 @@ use crate::simd::Isa;
 /// For every `j < len`, `n` elements of `size` bytes must be readable at `x + j * x_stride`; for
 /// every `i < n`, `len` elements must be writable at `y + i * y_stride`. Strides are in bytes.
 #[inline(always)]
-pub(super) unsafe fn rows(
+pub(crate) unsafe fn rows(
     isa: Isa,
     size: usize,
     x: *const u8,
