@@ -10,6 +10,7 @@ pub mod out;
 pub mod pooling;
 pub mod reduce;
 pub mod resize;
+pub mod rnn;
 pub mod softmax;
 #[cfg(test)]
 mod testing;

@@ -139,7 +139,9 @@ fn body<S: Bits>(
             let q = q.as_ptr().wrapping_add(batch * a.q.batch + head * a.q.head + first * a.q.row);
             let k = k.as_ptr().wrapping_add(batch * a.k.batch + kv * a.k.head);
             let v = v.as_ptr().wrapping_add(batch * a.v.batch + kv * a.v.head);
-            let y = out.at(0, 0).wrapping_add(batch * a.out.batch + head * a.out.head + first * a.out.row);
+            let y = out
+                .at(0, 0)
+                .wrapping_add(batch * a.out.batch + head * a.out.head + first * a.out.row);
             if m <= DOT_ROWS {
                 for row in 0..m {
                     block::dots(
