@@ -2,6 +2,8 @@
 
 mod attribute;
 mod infer;
+pub mod movement;
+pub mod window;
 
 use std::{any::Any, fmt};
 
