@@ -1,9 +1,9 @@
 //! Tests of the reshape family.
 
 use super::*;
-use crate::op::{InputInfo, Op, parse_partial_shape};
+use crate::op::{self, InputInfo, parse_partial_shape};
 
-fn infer(op: &dyn Op, inputs: &[(&str, Option<Tensor>)]) -> OpResult<String> {
+fn infer(op: &dyn op::Op, inputs: &[(&str, Option<Tensor>)]) -> OpResult<String> {
     let shapes: Vec<PartialShape> =
         inputs.iter().map(|(s, _)| parse_partial_shape("shape", s).expect("valid")).collect();
     let infos: Vec<InputInfo<'_>> = inputs
@@ -50,7 +50,7 @@ fn reshape_finds_the_open_extent() {
 #[test]
 fn axes_of_extent_1_come_and_go() {
     for (op, data, axes, expected) in [
-        (&Squeeze {} as &dyn Op, "1,?,1", &[0i64, -1][..], "[?]"),
+        (&Squeeze {} as &dyn op::Op, "1,?,1", &[0i64, -1][..], "[?]"),
         (&Squeeze {}, "1,2,1", &[], "[2]"),
         (&Squeeze15 { allow_axis_skip: true }, "1,2,1", &[0, 1], "[2,1]"),
         (&Unsqueeze {}, "2,3", &[0, -1], "[1,2,3,1]"),

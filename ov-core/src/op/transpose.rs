@@ -332,14 +332,13 @@ pub const OPS: &[OpEntry] = &[
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::op::Op;
 
     fn iota(shape: &[usize]) -> Tensor {
         let len: usize = shape.iter().product();
         Tensor::from_vec(shape, (0..len as i64).collect::<Vec<_>>()).expect("fits")
     }
 
-    fn run(op: &dyn Op, inputs: &[Tensor]) -> Vec<i64> {
+    fn run(op: &dyn crate::op::Op, inputs: &[Tensor]) -> Vec<i64> {
         op.evaluate(inputs).expect("valid")[0].to_i64_vec().expect("i64")
     }
 
@@ -349,7 +348,7 @@ mod tests {
         let mask = Reverse { mode: ReverseMode::Mask };
         let sequence = ReverseSequence { batch_axis: 1, seq_axis: 0 };
         let shuffle = ShuffleChannels { axis: 1, group: 2 };
-        let cases: Vec<(&dyn Op, Vec<Tensor>, Vec<i64>)> = vec![
+        let cases: Vec<(&dyn crate::op::Op, Vec<Tensor>, Vec<i64>)> = vec![
             (&Transpose {}, vec![iota(&[2, 3]), Tensor::from_i64s(&[])], vec![0, 3, 1, 4, 2, 5]),
             (&Transpose {}, vec![iota(&[0, 3]), Tensor::from_i64s(&[1, 0])], vec![]),
             (&reverse, vec![iota(&[2, 2]), Tensor::from_i64s(&[-1])], vec![1, 0, 3, 2]),

@@ -1,6 +1,40 @@
-//! Gathering by index.
+//! Reading elements by index.
 
-use super::OnnxOp;
+use super::{super::NodeContext, ConvertResult, OnnxOp};
+use crate::{
+    op::gather::{Gather, GatherElements, GatherNd},
+    tensor::Tensor,
+};
+
+fn gather(cx: &mut NodeContext<'_, '_>) -> ConvertResult {
+    let (x, indices, axis) = (cx.input(0)?, cx.input(1)?, cx.i64("axis", 0)?);
+    let axis = cx.constant(Tensor::scalar(axis));
+    Ok(vec![cx.add(Gather::default(), &[x, indices, axis])?])
+}
+
+fn gather_elements(cx: &mut NodeContext<'_, '_>) -> ConvertResult {
+    let (x, indices, axis) = (cx.input(0)?, cx.input(1)?, cx.i64("axis", 0)?);
+    Ok(vec![cx.add(GatherElements { axis }, &[x, indices])?])
+}
+
+fn gather_nd(cx: &mut NodeContext<'_, '_>) -> ConvertResult {
+    let (x, indices, batch_dims) = (cx.input(0)?, cx.input(1)?, cx.i64("batch_dims", 0)?);
+    Ok(vec![cx.add(GatherNd { batch_dims }, &[x, indices])?])
+}
+
+fn compress(cx: &mut NodeContext<'_, '_>) -> ConvertResult {
+    let (x, condition, axis) = (cx.input(0)?, cx.input(1)?, cx.optional_i64("axis")?);
+    let found = cx.compose("NonZero", &[condition], &[])?;
+    let indices = cx.reshape(found, &[-1])?;
+    let x = if axis.is_some() { x } else { cx.reshape(x, &[-1])? };
+    let axis = cx.constant(Tensor::scalar(axis.unwrap_or(0)));
+    Ok(vec![cx.add(Gather::default(), &[x, indices, axis])?])
+}
 
 /// Operators of this family.
-pub(super) const OPS: &[OnnxOp] = &[];
+pub(super) const OPS: &[OnnxOp] = &[
+    ("", "Gather", 1, gather),
+    ("", "GatherElements", 11, gather_elements),
+    ("", "GatherND", 11, gather_nd),
+    ("", "Compress", 9, compress),
+];
