@@ -1,6 +1,7 @@
 //! Operators: OpenVINO's names and semantics, each with its attributes, shape rule and reference in one place.
 
 mod attribute;
+mod broadcast;
 mod infer;
 pub mod movement;
 pub mod window;
@@ -10,6 +11,7 @@ use std::{any::Any, fmt};
 pub use attribute::{
     Attribute, AttributeVisitor, Choice, TextReader, TextWriter, parse_partial_shape,
 };
+pub use broadcast::*;
 pub use infer::*;
 
 use crate::tensor::{Dimension, ElementType, PartialShape, Tensor, TensorError};

@@ -1,6 +1,0 @@
-//! Normalisation over axes.
-
-use super::OpEntry;
-
-/// Operators of this family.
-pub const OPS: &[OpEntry] = &[];
