@@ -177,6 +177,24 @@ pub fn close(a: f64, b: f64) -> bool {
     (a - b).abs() <= 1e-3 * b.abs()
 }
 
+/// The value that every element of the constant has.
+pub(super) fn uniform(tensor: &Tensor) -> Option<f64> {
+    if tensor.is_empty() || tensor.len() > UNIFORM_LIMIT {
+        return None;
+    }
+    let values = tensor.to_f64_vec().ok()?;
+    values.iter().all(|v| *v == values[0]).then_some(values[0])
+}
+
+/// Elements up to which a constant is searched for a common value.
+const UNIFORM_LIMIT: usize = 1 << 14;
+
+/// Two constants combined by an element-wise operator of two operands, computed in `f64`, in the first one's type.
+pub(super) fn combine(a: &Tensor, b: &Tensor, op: &dyn Op) -> Option<Tensor> {
+    let operands = [a.cast(ElementType::F64).ok()?, b.cast(ElementType::F64).ok()?];
+    op.evaluate(&operands).ok()?.pop()?.cast(a.element_type()).ok()
+}
+
 /// A constant of one value, of the element type and rank given.
 pub(super) fn splat(element_type: ElementType, rank: usize, value: f64) -> Option<Tensor> {
     Tensor::from_vec(vec![1usize; rank], vec![value]).ok()?.cast(element_type).ok()

@@ -2,9 +2,10 @@
 
 use super::{PassManager, Rewrite, RewritePass};
 use crate::{
-    model::Model,
+    model::{Model, Value},
+    op::Op,
     reference,
-    tensor::{ElementType, Shape, Tensor},
+    tensor::{ElementType, PartialShape, Shape, Tensor},
 };
 
 /// Numbers between -2 and 2 from a fixed generator (xorshift64*), so that a failure repeats.
@@ -69,4 +70,79 @@ pub(crate) fn assert_same_outputs(before: &Model, after: &Model) {
             );
         }
     }
+}
+
+/// Builds small models; nodes are named by their number.
+pub(crate) struct Build {
+    model: Model,
+}
+
+impl Build {
+    /// An empty model.
+    pub(crate) fn new() -> Self {
+        Self { model: Model::new("test") }
+    }
+
+    fn name(&self) -> String {
+        format!("n{}", self.model.slots())
+    }
+
+    /// A parameter of `f32`.
+    pub(crate) fn input(&mut self, shape: impl Into<PartialShape>) -> Value {
+        let name = self.name();
+        self.model.add_parameter(name, ElementType::F32, shape).expect("valid")
+    }
+
+    /// An operator of one output, or the first of several.
+    pub(crate) fn add(&mut self, op: impl Op, inputs: &[Value]) -> Value {
+        let name = self.name();
+        self.model.add(op, inputs, name).expect("valid")
+    }
+
+    /// An operator of one output, or the first of several.
+    pub(crate) fn add_boxed(&mut self, op: Box<dyn Op>, inputs: &[Value]) -> Value {
+        let name = self.name();
+        self.model.add_node(op, inputs, name).expect("valid").into()
+    }
+
+    /// A constant.
+    pub(crate) fn constant(&mut self, tensor: Tensor) -> Value {
+        let name = self.name();
+        self.model.add_constant(tensor, name)
+    }
+
+    /// A constant of rank 0 of `f32`.
+    pub(crate) fn scalar(&mut self, value: f64) -> Value {
+        self.constant(Tensor::scalar(value as f32))
+    }
+
+    /// Random weights.
+    pub(crate) fn weights(&mut self, shape: impl Into<Shape>) -> Value {
+        let seed = self.model.slots() as u64 + 100;
+        self.constant(random(shape, seed))
+    }
+
+    /// A constant of rank 1 of `i64`.
+    pub(crate) fn i64s(&mut self, values: &[i64]) -> Value {
+        self.constant(Tensor::from_i64s(values))
+    }
+
+    /// Gives a value out besides the last one.
+    pub(crate) fn give(&mut self, value: Value) {
+        let name = format!("y{}", self.model.outputs().len());
+        self.model.add_output(name, value);
+    }
+
+    /// The model with its last output.
+    pub(crate) fn output(mut self, value: Value) -> Model {
+        self.model.add_output("y", value);
+        self.model
+    }
+}
+
+/// Random numbers between 0.5 and 2.5, for variances and divisors.
+pub(crate) fn positive(shape: impl Into<Shape>, seed: u64) -> Tensor {
+    let tensor = random(shape, seed);
+    let data = tensor.as_slice::<f32>().expect("f32").iter().map(|v| v.abs() + 0.5).collect();
+    Tensor::from_vec::<f32>(tensor.shape().clone(), data).expect("as many as before")
 }
