@@ -69,6 +69,10 @@ pub enum ElementType {
     Complex128,
     /// UTF-8 text.
     String,
+    /// A sequence of tensors: ONNX's value, an element of which is a tensor of any type and shape.
+    Sequence,
+    /// A map from keys to values: ONNX's value.
+    Map,
 }
 
 const NAMES: &[(ElementType, &str, &str)] = &[
@@ -101,6 +105,8 @@ const NAMES: &[(ElementType, &str, &str)] = &[
     (ElementType::Complex64, "complex64", "COMPLEX64"),
     (ElementType::Complex128, "complex128", "COMPLEX128"),
     (ElementType::String, "string", "STRING"),
+    (ElementType::Sequence, "sequence", "SEQUENCE"),
+    (ElementType::Map, "map", "MAP"),
 ];
 
 impl ElementType {
@@ -121,11 +127,11 @@ impl ElementType {
         NAMES.iter().find(|(t, _, _)| *t == self).map_or("UNSPECIFIED", |(_, _, n)| n)
     }
 
-    /// Bits of one element in memory; 0 for `Dynamic` and `String`.
+    /// Bits of one element in memory; 0 for `Dynamic`, `String`, `Sequence` and `Map`.
     #[must_use]
     pub fn bits(self) -> usize {
         match self {
-            Self::Dynamic | Self::String => 0,
+            Self::Dynamic | Self::String | Self::Sequence | Self::Map => 0,
             Self::U1 => 1,
             Self::I2 | Self::U2 => 2,
             Self::I4 | Self::U4 | Self::Nf4 | Self::F4E2M1 => 4,

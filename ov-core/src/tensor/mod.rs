@@ -4,6 +4,7 @@ mod convert;
 mod element_type;
 mod packed;
 mod partial_shape;
+mod sequence;
 mod shape;
 mod storage;
 #[expect(clippy::module_inception, reason = "the file that defines Tensor")]

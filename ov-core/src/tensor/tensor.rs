@@ -60,9 +60,11 @@ pub enum TensorError {
 }
 
 #[derive(Clone)]
-enum Data {
+pub(super) enum Data {
     Bytes(Arc<dyn TensorBuffer>),
     Strings(Arc<Vec<String>>),
+    /// The elements of a sequence, or the keys and the values of a map.
+    Tensors(Arc<Vec<Tensor>>),
 }
 
 /// An n-dimensional array of one element type.
@@ -73,11 +75,11 @@ enum Data {
 /// contiguous.
 #[derive(Clone)]
 pub struct Tensor {
-    element_type: ElementType,
-    shape: Shape,
-    strides: Option<SmallVec<[usize; 6]>>,
-    offset: usize,
-    data: Data,
+    pub(super) element_type: ElementType,
+    pub(super) shape: Shape,
+    pub(super) strides: Option<SmallVec<[usize; 6]>>,
+    pub(super) offset: usize,
+    pub(super) data: Data,
 }
 
 impl Tensor {
@@ -89,7 +91,12 @@ impl Tensor {
         let shape = shape.into();
         let too_large = || TensorError::TooLarge { element_type, shape: shape.clone() };
         let len = shape.checked_len().ok_or_else(too_large)?;
-        let data = if element_type == ElementType::String {
+        let data = if matches!(element_type, ElementType::Sequence | ElementType::Map) {
+            if len > 0 {
+                return Err(too_large());
+            }
+            return Ok(Self::from_sequence(Vec::new()));
+        } else if element_type == ElementType::String {
             Data::Strings(Arc::new(vec![String::new(); len]))
         } else {
             let bytes = element_type.byte_len(len).ok_or_else(too_large)?;
@@ -410,7 +417,7 @@ impl Tensor {
     pub fn as_strings(&self) -> Result<&[String], TensorError> {
         match &self.data {
             Data::Strings(s) => Ok(s),
-            Data::Bytes(_) => Err(TensorError::ElementType {
+            _ => Err(TensorError::ElementType {
                 expected: ElementType::String,
                 got: self.element_type,
             }),
@@ -535,6 +542,7 @@ impl Tensor {
         let t = self.to_contiguous();
         match &t.data {
             Data::Strings(s) => Self { data: Data::Strings(Arc::new(s.to_vec())), ..t },
+            Data::Tensors(_) => t,
             Data::Bytes(_) => Self::from_bytes(t.element_type, t.shape.clone(), t.bytes())
                 .expect("the bytes of a contiguous tensor fit its shape"),
         }
@@ -546,6 +554,7 @@ impl Tensor {
         match &self.data {
             Data::Bytes(b) => b.bytes()[self.offset..].as_ptr(),
             Data::Strings(s) => s.as_ptr().cast(),
+            Data::Tensors(t) => t.as_ptr().cast(),
         }
     }
 
@@ -570,6 +579,7 @@ impl PartialEq for Tensor {
         }
         match (&self.data, &other.data) {
             (Data::Strings(a), Data::Strings(b)) => a == b,
+            (Data::Tensors(a), Data::Tensors(b)) => a == b,
             _ => self.to_contiguous().bytes() == other.to_contiguous().bytes(),
         }
     }
@@ -580,6 +590,9 @@ impl fmt::Debug for Tensor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const SHOWN: usize = 16;
         write!(f, "{}{}", self.element_type, self.shape)?;
+        if let Data::Tensors(items) = &self.data {
+            return write!(f, " {:?}", &items[..items.len().min(SHOWN)]);
+        }
         if let Ok(s) = self.as_strings() {
             return write!(
                 f,

@@ -10,8 +10,10 @@ use prost::Message as _;
 
 use super::compare;
 use crate::{
-    frontend::onnx::{proto::TensorProto, tensor},
-    io::ExternalFiles,
+    frontend::onnx::{
+        proto::{ModelProto, TypeProto},
+        sequence::read_value,
+    },
     tensor::Tensor,
 };
 
@@ -75,25 +77,46 @@ pub fn find(dir: &Path, filter: &str) -> std::io::Result<Vec<Case>> {
     Ok(cases)
 }
 
+/// The values `<prefix>_0.pb`, `<prefix>_1.pb`, … of a data set; `types` says which of them are not tensors.
+///
+/// # Errors
+/// A text that names the file.
+pub fn read_values(
+    dir: &Path,
+    prefix: &str,
+    types: &[Option<TypeProto>],
+) -> Result<Vec<Tensor>, String> {
+    let mut values = Vec::new();
+    loop {
+        let path = dir.join(format!("{prefix}_{}.pb", values.len()));
+        if !path.exists() {
+            return Ok(values);
+        }
+        let bytes = fs::read(&path).map_err(|e| format!("{}: {e}", path.display()))?;
+        let ty = types.get(values.len()).and_then(Option::as_ref);
+        let value = read_value(Bytes::from(bytes), ty);
+        values.push(value.map_err(|e| format!("{}: {e}", path.display()))?);
+    }
+}
+
 /// The tensors `<prefix>_0.pb`, `<prefix>_1.pb`, … of a data set.
 ///
 /// # Errors
 /// A text that names the file.
 pub fn read_tensors(dir: &Path, prefix: &str) -> Result<Vec<Tensor>, String> {
-    let mut tensors = Vec::new();
-    loop {
-        let path = dir.join(format!("{prefix}_{}.pb", tensors.len()));
-        if !path.exists() {
-            return Ok(tensors);
-        }
-        let bytes = fs::read(&path).map_err(|e| format!("{}: {e}", path.display()))?;
-        let proto = TensorProto::decode(Bytes::from(bytes))
-            .map_err(|e| format!("{}: {e}", path.display()))?;
-        tensors.push(
-            tensor::convert(&proto, &ExternalFiles::none())
-                .map_err(|e| format!("{}: {e}", path.display()))?,
-        );
-    }
+    read_values(dir, prefix, &[])
+}
+
+/// Types of the inputs and of the outputs of an ONNX model; none for other files.
+fn port_types(model: &Path) -> [Vec<Option<TypeProto>>; 2] {
+    let bytes = fs::read(model).ok().filter(|_| model.extension().is_some_and(|e| e == "onnx"));
+    let graph = bytes.and_then(|b| ModelProto::decode(Bytes::from(b)).ok()).and_then(|m| m.graph);
+    let Some(graph) = graph else { return [Vec::new(), Vec::new()] };
+    let is_input = |name: &str| graph.initializer.iter().all(|i| i.name != name);
+    [
+        graph.input.iter().filter(|i| is_input(&i.name)).map(|i| i.r#type.clone()).collect(),
+        graph.output.iter().map(|o| o.r#type.clone()).collect(),
+    ]
 }
 
 impl Case {
@@ -108,8 +131,10 @@ impl Case {
         if self.data_sets.is_empty() {
             return Err("the case has no data set".to_owned());
         }
+        let [input_types, output_types] = port_types(&self.model);
         for set in &self.data_sets {
-            let (inputs, expected) = (read_tensors(set, "input")?, read_tensors(set, "output")?);
+            let inputs = read_values(set, "input", &input_types)?;
+            let expected = read_values(set, "output", &output_types)?;
             let got = infer(&inputs)?;
             if got.len() != expected.len() {
                 return Err(format!("{} outputs, expected {}", got.len(), expected.len()));

@@ -48,6 +48,18 @@ pub fn compare(got: &Tensor, expected: &Tensor, rtol: f64, atol: f64) -> Result<
             expected.shape()
         )));
     }
+    if let (Ok(a), Ok(b)) = (got.as_sequence(), expected.as_sequence()) {
+        return a.iter().zip(b).enumerate().try_for_each(|(i, (a, b))| {
+            compare(a, b, rtol, atol).map_err(|d| wrong(format!("item {i}: {d}")))
+        });
+    }
+    if let (Ok(a), Ok(b)) = (got.as_map(), expected.as_map()) {
+        compare(a.0, b.0, 0.0, 0.0).map_err(|d| wrong(format!("keys: {d}")))?;
+        return compare(a.1, b.1, rtol, atol).map_err(|d| wrong(format!("values: {d}")));
+    }
+    if got.is_absent() {
+        return Ok(());
+    }
     if let (Ok(a), Ok(b)) = (got.as_strings(), expected.as_strings()) {
         return match a.iter().zip(b).position(|(a, b)| a != b) {
             None => Ok(()),

@@ -376,13 +376,13 @@ impl<'c> Converter<'c> {
         let tensor = match info.r#type.as_ref().and_then(|t| t.value.as_ref()) {
             None => return Ok((ElementType::Dynamic, PartialShape::dynamic())),
             Some(TypeKind::Tensor(t) | TypeKind::SparseTensor(t)) => t,
-            Some(_) => {
-                return Err(self
-                    .malformed(format!(
-                        "{:?} is a sequence, map or optional, which is not supported",
-                        info.name
-                    ))
-                    .into());
+            Some(TypeKind::Sequence(_)) => {
+                return Ok((ElementType::Sequence, PartialShape::dynamic_rank(1)));
+            }
+            Some(TypeKind::Map(_)) => return Ok((ElementType::Map, PartialShape::dynamic_rank(1))),
+            // An optional may be absent, which is a value of no type.
+            Some(TypeKind::Optional(_)) => {
+                return Ok((ElementType::Dynamic, PartialShape::dynamic()));
             }
         };
         let ty = tensor::element_type(tensor.elem_type).ok_or_else(|| {

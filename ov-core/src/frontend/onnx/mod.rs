@@ -8,6 +8,7 @@ pub mod ops;
 #[allow(missing_docs, reason = "the fields are those of onnx.proto")]
 pub mod proto;
 mod scope;
+pub mod sequence;
 pub mod tensor;
 
 use std::path::Path;

@@ -295,7 +295,7 @@ fn byte_size(tensor: &Tensor) -> OpResult<usize> {
 }
 
 /// Positions `begin..begin + len` of an axis.
-pub(super) fn slice_axis(tensor: &Tensor, axis: usize, begin: usize, len: usize) -> OpResult<Tensor> {
+pub(crate) fn slice_axis(tensor: &Tensor, axis: usize, begin: usize, len: usize) -> OpResult<Tensor> {
     let tensor = tensor.to_contiguous();
     let extent = tensor.shape()[axis];
     let (outer, inner) = around(tensor.shape(), axis);
@@ -320,7 +320,7 @@ pub(super) fn slice_axis(tensor: &Tensor, axis: usize, begin: usize, len: usize)
 ///
 /// # Errors
 /// When types or the other extents differ.
-pub(super) fn concat_axis(pieces: &[Tensor], axis: usize) -> OpResult<Tensor> {
+pub(crate) fn concat_axis(pieces: &[Tensor], axis: usize) -> OpResult<Tensor> {
     let first = &pieces[0];
     let mut dims = first.shape().to_vec();
     dims[axis] = 0;
