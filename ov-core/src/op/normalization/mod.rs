@@ -1,9 +1,11 @@
 //! Normalization: batch, mean and variance, groups, layers, root mean square, local response, length.
 
+mod dropout;
 mod layer;
 mod local;
 mod statistics;
 
+pub use dropout::Dropout;
 pub use layer::{LayerNormalization, RmsNorm};
 pub use local::{Lrn, NormalizeL2, NormalizeL2Mode};
 pub use statistics::{
@@ -21,5 +23,6 @@ pub const OPS: &[OpEntry] = &[
     OpEntry::of::<LayerNormalization>(),
     OpEntry::of::<RmsNorm>(),
     OpEntry::of::<Lrn>(),
+    OpEntry::of::<Dropout>(),
     OpEntry::of::<NormalizeL2>(),
 ];

@@ -5,12 +5,11 @@ use crate::{
     model::Value,
     op::{
         OpError,
-        activation::Abs,
         arithmetic::{Add, Divide, Multiply, Subtract},
         comparison::Equal,
         convert::Convert,
         normalization::{
-            BatchNormInference, GroupNormalization, LayerNormalization, Lrn, Mvn, MvnEpsilon, RmsNorm,
+            BatchNormInference, Dropout, GroupNormalization, LayerNormalization, Lrn, Mvn, MvnEpsilon, RmsNorm,
         },
         reduction::{ReduceL1, ReduceL2, ReduceMean},
         select::Select,
@@ -162,28 +161,28 @@ fn lrn(cx: &mut NodeContext<'_, '_>) -> ConvertResult {
     Ok(vec![cx.add(op, &[x, axes])?])
 }
 
-/// Inference: the data, and a mask of true values.
+/// Inference passes the data on; the mask is that of dropout, with a ratio of 0 outside training.
 fn dropout(cx: &mut NodeContext<'_, '_>) -> ConvertResult {
     let x = cx.input(0)?;
-    if let Some(training) = cx.optional_input(2) {
-        let training = cx.constant_value(training).and_then(|t| t.element_as_i64(0));
-        let dropped = cx.optional_input(1).and_then(|r| cx.constant_value(r)).and_then(|t| t.element_as_f64(0));
-        if training != Some(0) && dropped != Some(0.0) {
-            return Err(OpError::Unsupported("dropout in training mode".to_owned()).into());
+    let off = |t: Tensor| t.element_as_f64(0) == Some(0.0);
+    let inference = match (cx.optional_input(1), cx.optional_input(2)) {
+        (_, None) => true,
+        (ratio, Some(training)) => {
+            cx.constant_value(training).is_some_and(off)
+                || ratio.and_then(|r| cx.constant_value(r)).is_some_and(off)
         }
+    };
+    if inference && !cx.wants_output(1) {
+        return Ok(vec![x]);
     }
-    let mut outputs = vec![x];
-    if cx.wants_output(1) {
-        let equal = {
-            let magnitude = cx.add(Abs {}, &[x])?;
-            let below = cx.scalar_like(-1.0, x)?;
-            cx.add(crate::op::comparison::NotEqual {}, &[magnitude, below])?
-        };
-        outputs.push(if cx.opset() >= 10 {
-            equal
-        } else {
-            cx.add(Convert { destination_type: cx.element_type(x) }, &[equal])?
-        });
+    let inputs = if inference { vec![x] } else { cx.all_inputs() };
+    let mut outputs = cx.add_multi(Dropout { seed: cx.i64("seed", 0)? }, &inputs)?;
+    if cx.opset() < 10 {
+        let to = cx.element_type(x);
+        outputs[1] = cx.add(Convert { destination_type: to }, &[outputs[1]])?;
+    }
+    if inference {
+        outputs[0] = x;
     }
     Ok(outputs)
 }
