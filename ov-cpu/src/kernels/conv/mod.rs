@@ -8,13 +8,17 @@
 //!
 //! Spatial sizes are `[depth, height, width]`, 1 where a dimension is not there.
 
+mod choose;
 mod gather;
 mod plan;
 mod rows;
+mod transposed;
 mod weights;
 pub mod winograd;
 
+pub use choose::{Algorithm, WeightsIn, choose, cycles};
 pub use plan::{Conv, ConvArgs};
+pub use transposed::ConvTransposed;
 pub use weights::ConvWeights;
 
 use crate::gemm::Cost;
