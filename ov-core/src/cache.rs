@@ -22,8 +22,15 @@ pub trait DigestSink {
     }
 }
 
-/// Feeds the part of a key that the device decides.
-pub type KeyWriter<'a> = dyn Fn(&mut dyn DigestSink) -> Result<()> + 'a;
+/// Collects what is fed to it.
+#[derive(Clone, Debug, Default)]
+pub struct BytesSink(pub Vec<u8>);
+
+impl DigestSink for BytesSink {
+    fn update(&mut self, bytes: &[u8]) {
+        self.0.extend_from_slice(bytes);
+    }
+}
 
 /// What identifies a compiled model.
 pub struct CacheRequest<'a> {
@@ -33,8 +40,8 @@ pub struct CacheRequest<'a> {
     pub device: &'a str,
     /// The model's file, or the model itself when it has none.
     pub model: CacheModel<'a>,
-    /// Feeds device, version, target and resolved configuration.
-    pub key: &'a KeyWriter<'a>,
+    /// Version, target and resolved configuration: what [`Plugin::cache_key`](crate::plugin::Plugin::cache_key) fed.
+    pub key: &'a [u8],
 }
 
 impl std::fmt::Debug for CacheRequest<'_> {

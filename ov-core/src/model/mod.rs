@@ -1,5 +1,6 @@
 //! The model graph: nodes with inferred types, inputs, outputs, and edits that keep it consistent.
 
+mod digest;
 mod display;
 mod edit;
 mod node;

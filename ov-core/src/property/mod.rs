@@ -30,7 +30,7 @@ mod value;
 
 pub use key::{Access, Effect, Property, PropertyInfo};
 pub use map::PropertyMap;
-pub(crate) use map::nearest;
+pub(crate) use map::{lookup, nearest};
 pub use value::{DeviceProperties, PropertyValue, TextEnum};
 
 /// Every property that ov-core declares, by category.
