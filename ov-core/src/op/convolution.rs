@@ -401,72 +401,54 @@ struct Backward<'a> {
 }
 
 impl Backward<'_> {
-    /// The windows with their cuts, and the output extent, for one input of known extents.
-    fn resolve(
+    /// The window of axis `i` with its cut, and the output extent, for an input of known extent.
+    fn axis(
         &self,
-        kernel: &[usize],
-        extents: &[usize],
-        output: Option<&[usize]>,
-    ) -> OpResult<(Vec<Window>, Vec<usize>)> {
-        let op = self.output_padding;
+        i: usize,
+        window: Window,
+        extent: usize,
+        wanted: Option<usize>,
+    ) -> OpResult<(Window, usize)> {
+        let added = self.output_padding.get(i).copied().unwrap_or(0);
+        op_ensure!((0..=i64::from(i32::MAX)).contains(&added), "output_padding is {added}");
+        let whole = extent
+            .saturating_sub(1)
+            .saturating_mul(window.stride)
+            .saturating_add(window.span());
+        let whole = i64::try_from(whole).ok().and_then(|v| v.checked_add(added));
+        let whole = whole.ok_or_else(|| OpError::Invalid("the output is too large".to_owned()))?;
+        let auto = self.settings.auto;
+        let explicit = (window.begin, window.end);
+        let same = extent.saturating_mul(window.stride);
+        let target = match (wanted, auto) {
+            (Some(w), AutoPad::Explicit) if explicit != (0, 0) => return Ok((window, w)),
+            (Some(w), _) => Some(w),
+            (None, AutoPad::SameUpper | AutoPad::SameLower) => Some(same),
+            (None, AutoPad::Explicit | AutoPad::Valid) => None,
+        };
+        let (begin, end) = match (target, auto) {
+            (_, AutoPad::Valid) => (0, 0),
+            (None, _) => explicit,
+            (Some(target), _) => {
+                let cut = (whole - i64::try_from(target).unwrap_or(i64::MAX)).max(0);
+                let small = cut / 2;
+                if auto == AutoPad::SameLower { (cut - small, small) } else { (small, cut - small) }
+            }
+        };
+        let out = whole - begin - end;
+        op_ensure!(out >= 0, "the padding cuts the whole output off");
+        let out = if extent == 0 { 0 } else { out as usize };
+        Ok((Window { begin, end, ..window }, wanted.unwrap_or(out)))
+    }
+
+    fn windows(&self, kernel: &[usize]) -> OpResult<Vec<Window>> {
+        let added = self.output_padding.len();
         op_ensure!(
-            op.is_empty() || op.len() == kernel.len(),
-            "output_padding has {} values, expected {}",
-            op.len(),
+            added == 0 || added == kernel.len(),
+            "output_padding has {added} values, expected {}",
             kernel.len()
         );
-        let mut windows = self.settings.windows(kernel)?;
-        let mut outputs = Vec::new();
-        for (i, w) in windows.iter_mut().enumerate() {
-            let added = op.get(i).copied().unwrap_or(0);
-            op_ensure!((0..=i64::from(i32::MAX)).contains(&added), "output_padding is {added}");
-            let whole = extents[i].saturating_sub(1).saturating_mul(w.stride).saturating_add(w.span());
-            let whole = i64::try_from(whole).ok().and_then(|v| v.checked_add(added));
-            let whole = whole.ok_or_else(|| OpError::Invalid("the output is too large".to_owned()))?;
-            match output {
-                Some(output) => {
-                    let wanted = i64::try_from(output[i]).unwrap_or(i64::MAX);
-                    match self.settings.auto {
-                        AutoPad::Explicit => {
-                            if w.begin == 0 && w.end == 0 {
-                                let cut = (whole - wanted).max(0);
-                                (w.begin, w.end) = (cut / 2, cut - cut / 2);
-                            }
-                        }
-                        AutoPad::Valid => (w.begin, w.end) = (0, 0),
-                        AutoPad::SameUpper | AutoPad::SameLower => {
-                            let cut = (whole - wanted).max(0);
-                            let small = cut / 2;
-                            (w.begin, w.end) = if self.settings.auto == AutoPad::SameUpper {
-                                (small, cut - small)
-                            } else {
-                                (cut - small, small)
-                            };
-                        }
-                    }
-                    outputs.push(output[i]);
-                }
-                None => {
-                    if self.settings.auto != AutoPad::Explicit {
-                        (w.begin, w.end) = (0, 0);
-                    }
-                    if matches!(self.settings.auto, AutoPad::SameUpper | AutoPad::SameLower) {
-                        let wanted = extents[i].saturating_mul(w.stride) as i64;
-                        let cut = (whole - wanted).max(0);
-                        let small = cut / 2;
-                        (w.begin, w.end) = if self.settings.auto == AutoPad::SameUpper {
-                            (small, cut - small)
-                        } else {
-                            (cut - small, small)
-                        };
-                    }
-                    let out = whole - w.begin - w.end;
-                    op_ensure!(out >= 0, "the padding cuts the whole output off");
-                    outputs.push(if extents[i] == 0 { 0 } else { out as usize });
-                }
-            }
-        }
-        Ok((windows, outputs))
+        self.settings.windows(kernel)
     }
 
     fn infer(&self, cx: &InferContext<'_>) -> OpResult<Vec<OutputType>> {
@@ -485,13 +467,9 @@ impl Backward<'_> {
             let known: Option<Vec<usize>> = kernel.iter().map(|k| k.value()).collect();
             if let (Some(kernel), None) = (known, &wanted) {
                 op_ensure!(kernel.iter().all(|k| *k > 0), "filters {filters} are empty");
-                let all: Vec<Dimension> = spatial(&data).unwrap_or_default().to_vec();
-                for (i, d) in all.iter().enumerate() {
-                    let at = |v: usize| {
-                        let mut extents = vec![1; kernel.len()];
-                        extents[i] = v;
-                        self.resolve(&kernel, &extents, None).map(|r| r.1[i])
-                    };
+                let windows = self.windows(&kernel)?;
+                for (i, d) in spatial(&data).unwrap_or_default().iter().enumerate() {
+                    let at = |v: usize| self.axis(i, windows[i], v, None).map(|r| r.1);
                     out.push(match d.value() {
                         Some(v) => Dimension::fixed(at(v)?),
                         None => d.map(|v| at(v).unwrap_or(0)),
@@ -520,7 +498,13 @@ impl Backward<'_> {
             wanted.as_ref().is_none_or(|w| w.len() == data.rank() - 2),
             "output shape {wanted:?} for data {data}"
         );
-        let (windows, wide) = self.resolve(&filters[3..], &data[2..], wanted.as_deref())?;
+        let (mut windows, mut wide) = (Vec::new(), Vec::new());
+        for (i, window) in self.windows(&filters[3..])?.into_iter().enumerate() {
+            let wanted = wanted.as_ref().map(|w| w[i]);
+            let (window, extent) = self.axis(i, window, data[i + 2], wanted)?;
+            windows.push(window);
+            wide.push(extent);
+        }
         let shape = [&[data[0], groups.saturating_mul(outs)], wide.as_slice()].concat();
         let p = Problem { batch: data[0], groups, outs, ins, windows, wide, narrow: data[2..].to_vec() };
         run(&p, inputs, &shape, false)
@@ -593,3 +577,80 @@ pub const OPS: &[OpEntry] = &[
     OpEntry::of::<ConvolutionBackpropData>(),
     OpEntry::of::<GroupConvolutionBackpropData>(),
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ramp(shape: &[usize]) -> Tensor {
+        let len: usize = shape.iter().product();
+        let values = (0..len).map(|i| ((i * 7) % 11) as f32 - 5.0).collect::<Vec<_>>();
+        Tensor::from_vec(shape, values).expect("fits")
+    }
+
+    #[test]
+    fn rows_sum_what_the_definition_says() {
+        let (x, w) = (ramp(&[2, 2, 5, 4]), ramp(&[3, 2, 3, 2]));
+        let op = Convolution {
+            strides: vec![2, 1],
+            dilations: vec![1, 2],
+            pads_begin: vec![1, 0],
+            pads_end: vec![0, 3],
+            auto_pad: AutoPad::Explicit,
+        };
+        let y = op.evaluate(&[x.clone(), w.clone()]).expect("valid").remove(0);
+        assert_eq!(y.shape().to_vec(), [2, 3, 2, 5]);
+        let (x, w, y) = (
+            x.view::<f32>().expect("f32"),
+            w.view::<f32>().expect("f32"),
+            y.view::<f32>().expect("f32"),
+        );
+        for ((n, o, i, j), v) in y.indexed_iter().map(|(ix, v)| ((ix[0], ix[1], ix[2], ix[3]), v)) {
+            let mut sum = 0.0;
+            for c in 0..2 {
+                for (a, b) in (0..3).flat_map(|a| (0..2).map(move |b| (a, b))) {
+                    let (row, column) = ((2 * i + a).wrapping_sub(1), j + 2 * b);
+                    sum += x.get([n, c, row, column].as_slice()).unwrap_or(&0.0) * w[[o, c, a, b]];
+                }
+            }
+            assert_eq!(*v, sum, "{n} {o} {i} {j}");
+        }
+    }
+
+    #[test]
+    fn groups_and_integers() {
+        let x = Tensor::from_vec([1, 2, 3], vec![1i32, 2, 3, 4, 5, 6]).expect("fits");
+        let w = Tensor::from_vec([2, 1, 1, 2], vec![1i32, 1, 1, -1]).expect("fits");
+        let y = GroupConvolution::default().evaluate(&[x.clone(), w.clone()]).expect("valid");
+        assert_eq!(y[0].to_i64_vec().expect("i32"), [3, 5, -1, -1]);
+        let back = GroupConvolutionBackpropData::default().evaluate(&[x, w]).expect("valid");
+        assert_eq!(back[0].to_i64_vec().expect("i32"), [1, 3, 5, 3, 4, 1, 1, -6]);
+    }
+
+    #[test]
+    fn the_transpose_has_the_adjoint_s_shape_and_sum() {
+        for (stride, pads, added, extent) in [(1, (0, 0), 0, 5), (2, (1, 0), 1, 7), (3, (1, 2), 2, 8)] {
+            let op = ConvolutionBackpropData {
+                strides: vec![stride],
+                pads_begin: vec![pads.0],
+                pads_end: vec![pads.1],
+                output_padding: vec![added],
+                ..ConvolutionBackpropData::default()
+            };
+            let y = op.evaluate(&[ramp(&[1, 2, 3]), ramp(&[2, 1, 3])]).expect("valid");
+            assert_eq!(y[0].shape()[2], extent, "stride {stride}");
+        }
+        let op = ConvolutionBackpropData { pads_begin: vec![9], ..ConvolutionBackpropData::default() };
+        assert!(op.evaluate(&[ramp(&[1, 1, 2]), ramp(&[1, 1, 3])]).is_err());
+    }
+
+    #[test]
+    fn empty_batches_give_empty_results_and_misfits_are_refused() {
+        let w = ramp(&[3, 2, 3]);
+        let y = Convolution::default().evaluate(&[ramp(&[0, 2, 5]), w.clone()]).expect("valid");
+        assert_eq!(y[0].shape().to_vec(), [0, 3, 3]);
+        for data in [&[1, 3, 5][..], &[1, 2, 2], &[1, 2], &[1, 2, 5, 5]] {
+            assert!(Convolution::default().evaluate(&[ramp(data), w.clone()]).is_err(), "{data:?}");
+        }
+    }
+}

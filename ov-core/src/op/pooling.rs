@@ -388,3 +388,58 @@ pub const OPS: &[OpEntry] = &[
     OpEntry::of::<AvgPool>(),
     OpEntry::of::<LpPool>(),
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn f(shape: &[usize], values: &[f32]) -> Tensor {
+        Tensor::from_vec(shape, values.to_vec()).expect("fits")
+    }
+
+    #[test]
+    fn maxima_with_places() {
+        let x = f(&[1, 2, 4], &[1., 5., 5., 2., -1., f32::NAN, -3., -4.]);
+        let op = MaxPool { kernel: vec![2], strides: vec![2], pads_begin: vec![1], ..MaxPool::default() };
+        let y = op.evaluate(std::slice::from_ref(&x)).expect("valid");
+        assert_eq!(y[0].shape().to_vec(), [1, 2, 2]);
+        assert_eq!(y[1].to_i64_vec().expect("i64"), [0, 1, 4, 5]);
+        assert!(y[0].to_f64_vec().expect("f32")[3].is_nan());
+        let axis = MaxPool { axis: 2, ..op };
+        assert_eq!(axis.evaluate(&[x]).expect("valid")[1].to_i64_vec().expect("i64"), [0, 1, 0, 1]);
+    }
+
+    #[test]
+    fn means_count_padding_as_told() {
+        let x = f(&[1, 1, 3], &[2., 4., 6.]);
+        for (exclude_pad, rounding_type, expected) in [
+            (true, Rounding::Floor, &[2., 5.][..]),
+            (false, Rounding::Floor, &[1., 5.]),
+            (true, Rounding::Ceil, &[2., 5.]),
+        ] {
+            let op = AvgPool {
+                kernel: vec![2],
+                strides: vec![2],
+                pads_begin: vec![1],
+                exclude_pad,
+                rounding_type,
+                ..AvgPool::default()
+            };
+            let y = op.evaluate(std::slice::from_ref(&x)).expect("valid");
+            assert_eq!(y[0].to_f64_vec().expect("f32"), expected, "{exclude_pad} {rounding_type}");
+        }
+        let lp = LpPool { kernel: vec![3], p: 1, ..LpPool::default() };
+        assert_eq!(lp.evaluate(&[x]).expect("valid")[0].to_f64_vec().expect("f32"), [12.]);
+    }
+
+    #[test]
+    fn empty_inputs_and_hostile_kernels() {
+        let op = MaxPool { kernel: vec![2], ..MaxPool::default() };
+        let y = op.evaluate(&[f(&[0, 2, 3], &[])]).expect("valid");
+        assert_eq!(y[0].shape().to_vec(), [0, 2, 2]);
+        for kernel in [vec![], vec![0], vec![-1], vec![i64::MAX], vec![4], vec![1, 1]] {
+            let op = MaxPool { kernel: kernel.clone(), ..MaxPool::default() };
+            assert!(op.evaluate(&[f(&[1, 1, 3], &[0.; 3])]).is_err(), "{kernel:?}");
+        }
+    }
+}

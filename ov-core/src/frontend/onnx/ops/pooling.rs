@@ -156,11 +156,15 @@ fn max_unpool(cx: &mut NodeContext<'_, '_>) -> ConvertResult {
     let zero = cx.scalar_like(0.0, x)?;
     let flat_x = cx.reshape(x, &[-1])?;
     let flat_indices = cx.reshape(indices, &[-1])?;
-    let target = wanted.unwrap_or(plain);
-    let zeros = cx.compose("Expand", &[zero, target], &[])?;
+    let zeros = cx.compose("Expand", &[zero, plain], &[])?;
     let flat = cx.reshape(zeros, &[-1])?;
-    let out = cx.compose("ScatterElements", &[flat, flat_indices, flat_x], &[])?;
-    Ok(vec![cx.compose("Reshape", &[out, target], &[])?])
+    let flat = cx.compose("ScatterElements", &[flat, flat_indices, flat_x], &[])?;
+    let out = cx.compose("Reshape", &[flat, plain], &[])?;
+    let Some(wanted) = wanted else { return Ok(vec![out]) };
+    let after = cx.compose("Sub", &[wanted, plain], &[])?;
+    let before = cx.i64s_constant(&vec![0; kernel.len() + 2]);
+    let pads = cx.compose("Concat", &[before, after], &[("axis", Attr::Int(0))])?;
+    Ok(vec![cx.compose("Pad", &[out, pads, zero], &[])?])
 }
 
 /// Operators of this family.

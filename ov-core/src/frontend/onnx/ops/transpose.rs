@@ -1,6 +1,9 @@
 //! Reordering axes and elements.
 
-use super::{super::NodeContext, ConvertResult, OnnxOp};
+use super::{
+    super::{NodeContext, context::ConvertError},
+    ConvertResult, OnnxOp,
+};
 use crate::{
     op::{
         OpError,
@@ -18,9 +21,8 @@ fn transpose(cx: &mut NodeContext<'_, '_>) -> ConvertResult {
     Ok(vec![cx.add(Transpose {}, &[x, order])?])
 }
 
-fn depth_to_space(cx: &mut NodeContext<'_, '_>) -> ConvertResult {
-    let (x, block_size) = (cx.input(0)?, cx.i64("blocksize", 0)?);
-    let mode = match cx.str("mode", "DCR")? {
+fn depth_mode(cx: &NodeContext<'_, '_>) -> Result<DepthMode, ConvertError> {
+    Ok(match cx.str("mode", "DCR")? {
         "DCR" => DepthMode::BlocksFirst,
         "CRD" => DepthMode::DepthFirst,
         other => {
@@ -31,13 +33,17 @@ fn depth_to_space(cx: &mut NodeContext<'_, '_>) -> ConvertResult {
             }
             .into());
         }
-    };
+    })
+}
+
+fn depth_to_space(cx: &mut NodeContext<'_, '_>) -> ConvertResult {
+    let (x, block_size, mode) = (cx.input(0)?, cx.i64("blocksize", 0)?, depth_mode(cx)?);
     Ok(vec![cx.add(DepthToSpace { block_size, mode }, &[x])?])
 }
 
 fn space_to_depth(cx: &mut NodeContext<'_, '_>) -> ConvertResult {
-    let (x, block_size) = (cx.input(0)?, cx.i64("blocksize", 0)?);
-    Ok(vec![cx.add(SpaceToDepth { block_size, mode: DepthMode::BlocksFirst }, &[x])?])
+    let (x, block_size, mode) = (cx.input(0)?, cx.i64("blocksize", 0)?, depth_mode(cx)?);
+    Ok(vec![cx.add(SpaceToDepth { block_size, mode }, &[x])?])
 }
 
 fn reverse_sequence(cx: &mut NodeContext<'_, '_>) -> ConvertResult {
