@@ -12,7 +12,9 @@ use crate::{
 /// # Errors
 /// When a pass finds the model to be invalid.
 pub(crate) fn prepare(model: &Model) -> Result<Model> {
-    Ok(model.clone())
+    let mut model = lower::layout::channels_last(model)?;
+    lower::fuse::fuse(&mut model)?;
+    Ok(model)
 }
 
 /// The parts of a blob that this device writes.

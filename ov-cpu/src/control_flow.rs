@@ -1,7 +1,5 @@
 //! If, Loop and TensorIterator over programs of their own.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-
 use ov_core::{
     Model, Tensor,
     error::{Error, InferError, Result},
@@ -9,6 +7,7 @@ use ov_core::{
         Op, OpError, OpResult,
         control_flow::{If, Loop, TensorIterator, condition},
     },
+    plugin::CancelToken,
 };
 
 use crate::plan::Runner;
@@ -34,7 +33,7 @@ pub(crate) fn run(
     op: &dyn Op,
     bodies: &mut [Runner],
     inputs: &[Tensor],
-    cancel: &AtomicBool,
+    cancel: &CancelToken,
 ) -> Result<Vec<Tensor>> {
     let mut run_body = |index: usize, arguments: &[Tensor]| -> OpResult<Vec<Tensor>> {
         let runner = bodies
@@ -57,7 +56,7 @@ pub(crate) fn run(
         Err(OpError::Unsupported(format!("{} with bodies", op.kind())))
     };
     results.map_err(|source| {
-        if cancel.load(Ordering::Relaxed) {
+        if cancel.is_canceled() {
             return InferError::Canceled.into();
         }
         Error::from(InferError::Op { op: op.kind().to_string(), node: String::new(), source })

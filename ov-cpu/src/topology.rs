@@ -68,6 +68,15 @@ impl Topology {
         self.limit(cores)
     }
 
+    /// Number of NUMA nodes with usable processors.
+    #[must_use]
+    pub fn nodes(&self) -> usize {
+        let mut nodes: Vec<usize> = self.processors.iter().map(|p| p.node).collect();
+        nodes.sort_unstable();
+        nodes.dedup();
+        nodes.len().max(1)
+    }
+
     /// `threads`, at most the processors and the quota, at least one.
     #[must_use]
     pub fn limit(&self, threads: usize) -> usize {

@@ -1,15 +1,19 @@
 //! Lowering: a model becomes a program with kernels chosen and weights packed.
 
+pub(crate) mod fuse;
+pub(crate) mod layout;
+
 use std::collections::HashMap;
 
 use ov_core::{
-    ElementType, Model, Tensor,
+    Model, Tensor,
     error::{CompileError, Result},
-    model::{NodeId, Value},
+    model::{Node, NodeId, Value},
     op::{
         Op,
         core::{Constant as ConstantOp, Parameter},
     },
+    plugin::NodeSupport,
 };
 
 use crate::{
@@ -31,6 +35,49 @@ pub struct Options {
 /// [`CompileError::NoKernel`] when no kernel takes a node.
 pub fn lower(model: &Model, options: &Options, weights: &mut Weights) -> Result<Program> {
     Lowering { model, options, weights, ids: HashMap::new(), program: Program::default() }.run()
+}
+
+/// Per node of a model whose device passes have run, the kernel that would run it, or why none would.
+///
+/// # Errors
+/// When the model has a cycle.
+pub fn query(model: &Model, options: &Options) -> Result<Vec<NodeSupport>> {
+    Ok(model
+        .topological_order()?
+        .into_iter()
+        .map(|id| (id, model.node(id)))
+        .filter(|(_, node)| !node.op().is::<Parameter>() && !node.op().is::<ConstantOp>())
+        .map(|(id, node)| {
+            let inputs = describe(model, node);
+            let view = NodeView {
+                op: node.op(),
+                inputs: &inputs,
+                outputs: node.outputs(),
+                isa: options.isa,
+            };
+            NodeSupport {
+                node: id,
+                name: node.name().to_owned(),
+                op: node.op().kind().to_string(),
+                kernel: nodes::select(&view).map(|(kernel, _)| kernel.name.to_owned()),
+            }
+        })
+        .collect())
+}
+
+/// The inputs of a node as kernels see them.
+fn describe<'m>(model: &'m Model, node: &Node) -> Vec<InputDesc<'m>> {
+    node.inputs()
+        .iter()
+        .map(|v| {
+            let ty = model.value_type(*v);
+            InputDesc {
+                element_type: ty.element_type,
+                shape: &ty.shape,
+                constant: model.constant(*v),
+            }
+        })
+        .collect()
 }
 
 struct Lowering<'a> {
@@ -64,19 +111,16 @@ impl Lowering<'_> {
 
     fn define(&mut self, value: Value) -> ValueId {
         let ty = self.model.value_type(value);
-        let id = self.push(
-            ty.element_type,
-            ValueDesc {
-                element_type: ty.element_type,
-                shape: ty.shape.clone(),
-                constant: Constant::No,
-            },
-        );
+        let id = self.push(ValueDesc {
+            element_type: ty.element_type,
+            shape: ty.shape.clone(),
+            constant: Constant::No,
+        });
         self.ids.insert(value, id);
         id
     }
 
-    fn push(&mut self, _: ElementType, desc: ValueDesc) -> ValueId {
+    fn push(&mut self, desc: ValueDesc) -> ValueId {
         self.program.values.push(desc);
         self.program.values.len() as ValueId - 1
     }
@@ -93,7 +137,7 @@ impl Lowering<'_> {
                 shape: tensor.shape().into(),
                 constant: Constant::Packed,
             };
-            return self.push(tensor.element_type(), desc);
+            return self.push(desc);
         }
         if let Some(id) = self.ids.get(&value) {
             return *id;
@@ -104,7 +148,7 @@ impl Lowering<'_> {
             shape: tensor.shape().into(),
             constant,
         };
-        let id = self.push(tensor.element_type(), desc);
+        let id = self.push(desc);
         self.ids.insert(value, id);
         id
     }
@@ -122,18 +166,7 @@ impl Lowering<'_> {
 
     fn lower_node(&mut self, id: NodeId) -> Result<()> {
         let node = self.model.node(id);
-        let inputs: Vec<InputDesc<'_>> = node
-            .inputs()
-            .iter()
-            .map(|v| {
-                let ty = self.model.value_type(*v);
-                InputDesc {
-                    element_type: ty.element_type,
-                    shape: &ty.shape,
-                    constant: self.model.constant(*v),
-                }
-            })
-            .collect();
+        let inputs = describe(self.model, node);
         let view = NodeView {
             op: node.op(),
             inputs: &inputs,

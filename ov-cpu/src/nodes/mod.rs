@@ -1,5 +1,9 @@
 //! Kernels as the graph sees them: which operator each takes, what it packs, and the step that it becomes.
 
+mod convolution;
+mod cost;
+mod matmul;
+mod pooling;
 mod reference;
 
 mod view;
@@ -306,7 +310,8 @@ impl fmt::Debug for KernelEntry {
 }
 
 /// Every kernel, the more specific ones of an operator first, the reference evaluation last.
-const FAMILIES: &[&[KernelEntry]] = &[reference::KERNELS];
+const FAMILIES: &[&[KernelEntry]] =
+    &[convolution::KERNELS, matmul::KERNELS, pooling::KERNELS, reference::KERNELS];
 
 /// Every kernel in order of preference.
 pub fn all() -> impl Iterator<Item = &'static KernelEntry> {

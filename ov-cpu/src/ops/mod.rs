@@ -1,9 +1,15 @@
 //! The CPU device's own operators, which its lowering makes and no file holds.
 
+pub(crate) mod activation;
+pub mod convolution;
+pub(crate) mod layout;
+pub mod matmul;
+pub mod pooling;
+
 use ov_core::op::{self, Op, OpEntry};
 
 /// The CPU device's own operators.
-const OPS: &[&[OpEntry]] = &[];
+const OPS: &[&[OpEntry]] = &[convolution::OPS, matmul::OPS, pooling::OPS];
 
 /// An operator with default attributes, by exact name and version.
 #[must_use]

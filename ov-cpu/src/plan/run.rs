@@ -3,10 +3,7 @@
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex, PoisonError, atomic::Ordering},
     time::{Duration, Instant},
 };
 
@@ -14,10 +11,11 @@ use ov_core::{
     ElementType, Shape, Tensor,
     error::{InferError, Result},
     op::OpError,
+    plugin::CancelToken,
 };
 
 use super::{
-    Executable, Home, Known, Plan, PlannedStep, Tail, build,
+    Executable, Given, Home, Known, Plan, PlannedStep, Tail, build,
     frame::{self, Frame},
 };
 use crate::{
@@ -79,34 +77,58 @@ impl Runner {
         &self.exe
     }
 
-    /// One inference. `inputs` are contiguous tensors of the types of the program's inputs; `outputs` are written in
-    /// place where type and shape fit and the memory is free, else replaced.
+    /// Makes the first inference with inputs of these shapes as cheap as the later ones.
     ///
     /// # Errors
-    /// When an operator refuses shapes or values, memory is short, or `cancel` was set.
-    pub fn run(
-        &mut self,
-        inputs: &[Tensor],
-        outputs: &mut [Tensor],
-        cancel: &AtomicBool,
-    ) -> Result<()> {
+    /// When an operator refuses the shapes or memory is short.
+    pub fn prepare(&mut self, inputs: &[Tensor]) -> Result<()> {
+        let plan = self.plan(inputs)?;
+        self.frame(0, &plan)
+    }
+
+    /// The plan for inputs of these shapes.
+    fn plan(&self, inputs: &[Tensor]) -> Result<Arc<Plan>> {
         let current = self.frames.first().and_then(|f| f.plan.as_ref()).filter(|p| {
             p.input_shapes.len() == inputs.len()
                 && p.input_shapes.iter().zip(inputs).all(|(s, t)| s == t.shape())
         });
-        let mut plan = match current {
-            Some(plan) => Arc::clone(plan),
+        match current {
+            Some(plan) => Ok(Arc::clone(plan)),
             None => {
                 let shapes: Vec<Shape> = inputs.iter().map(|t| t.shape().clone()).collect();
-                self.exe.plan(&shapes).map_err(infer_error)?
+                self.exe.plan(&shapes).map_err(infer_error)
             }
-        };
+        }
+    }
+
+    /// Makes the memory of a stage ready for `plan`.
+    fn frame(&mut self, stage: usize, plan: &Arc<Plan>) -> Result<()> {
+        if self.frames.len() <= stage {
+            self.frames.push(Frame::default());
+        }
+        self.frames[stage].prepare(plan, self.team.threads()).map_err(|e| other(e.to_string()))
+    }
+
+    /// One inference. `inputs` are contiguous tensors of the types of the program's inputs. `outputs` are written in
+    /// place where type and shape fit and the memory is free, else replaced; those that are `fixed` are the caller's
+    /// memory and are never replaced.
+    ///
+    /// # Errors
+    /// When an operator refuses shapes or values, a fixed output does not fit, memory is short, or `cancel` was set.
+    pub fn run(
+        &mut self,
+        inputs: &[Tensor],
+        outputs: &mut [Tensor],
+        fixed: &[bool],
+        cancel: &CancelToken,
+    ) -> Result<()> {
+        let mut plan = self.plan(inputs)?;
         if let Some(profile) = &mut self.profile {
             profile.clear();
         }
         let mut stage = 0;
         loop {
-            self.run_stage(stage, &plan, inputs, outputs, cancel)?;
+            self.run_stage(stage, &plan, inputs, outputs, fixed, cancel)?;
             let Some(tail) = &plan.tail else { return Ok(()) };
             self.run_tail(stage, tail, cancel)?;
             let made: Vec<(ElementType, Shape)> = self.frames[stage]
@@ -125,7 +147,7 @@ impl Runner {
         &mut self,
         inputs: &[Tensor],
         outputs: &mut [Tensor],
-        cancel: &AtomicBool,
+        cancel: &CancelToken,
     ) -> Result<()> {
         let program = &self.exe.program;
         if inputs.len() != program.inputs.len() {
@@ -152,7 +174,7 @@ impl Runner {
             }
             contiguous.push(tensor.to_contiguous());
         }
-        self.run(&contiguous, outputs, cancel)
+        self.run(&contiguous, outputs, &[], cancel)
     }
 
     fn run_stage(
@@ -161,15 +183,13 @@ impl Runner {
         plan: &Arc<Plan>,
         inputs: &[Tensor],
         outputs: &mut [Tensor],
-        cancel: &AtomicBool,
+        fixed: &[bool],
+        cancel: &CancelToken,
     ) -> Result<()> {
-        if self.frames.len() <= stage {
-            self.frames.push(Frame::default());
-        }
+        self.frame(stage, plan)?;
         let threads = self.team.threads();
         let (earlier, rest) = self.frames.split_at_mut(stage);
         let frame = &mut rest[0];
-        frame.prepare(plan, threads).map_err(|e| other(e.to_string()))?;
         for given in &plan.given {
             let tensor = &mut outputs[given.output];
             if let Some(held) = &given.held {
@@ -178,7 +198,15 @@ impl Runner {
             }
             let fits =
                 tensor.element_type() == given.element_type && *tensor.shape() == given.shape;
-            if !fits || !tensor.is_writable() {
+            if fixed.get(given.output) == Some(&true) {
+                if !fits {
+                    return Err(mismatch(
+                        &self.exe.program.outputs[given.output].name,
+                        given,
+                        tensor,
+                    ));
+                }
+            } else if !fits || !tensor.is_writable() {
                 *tensor = Tensor::zeros(given.element_type, given.shape.clone())
                     .map_err(InferError::Tensor)?;
             }
@@ -236,8 +264,8 @@ impl Runner {
     }
 
     /// Runs the node that ends a stage.
-    fn run_tail(&mut self, stage: usize, tail: &Tail, cancel: &AtomicBool) -> Result<()> {
-        if cancel.load(Ordering::Relaxed) {
+    fn run_tail(&mut self, stage: usize, tail: &Tail, cancel: &CancelToken) -> Result<()> {
+        if cancel.is_canceled() {
             return Err(InferError::Canceled.into());
         }
         let start = Instant::now();
@@ -326,6 +354,16 @@ fn next_plan(
     Ok(plan)
 }
 
+fn mismatch(port: &str, given: &Given, tensor: &Tensor) -> ov_core::Error {
+    InferError::Mismatch {
+        direction: "output",
+        port: port.to_owned(),
+        expected: format!("{}{}", given.element_type, given.shape),
+        got: format!("{}{} of the caller", tensor.element_type(), tensor.shape()),
+    }
+    .into()
+}
+
 fn other(detail: String) -> ov_core::Error {
     InferError::Other { device: "CPU".to_owned(), detail }.into()
 }
@@ -345,7 +383,7 @@ struct Region<'a> {
     plan: &'a Plan,
     frame: &'a Frame,
     barrier: &'a Barrier,
-    cancel: &'a AtomicBool,
+    cancel: &'a CancelToken,
     failure: Mutex<Option<(Option<usize>, Failure)>>,
 }
 
@@ -361,7 +399,7 @@ impl Region<'_> {
             if threads > 1 && step.sync && !self.barrier.wait() {
                 return;
             }
-            if thread == 0 && self.cancel.load(Ordering::Relaxed) {
+            if thread == 0 && self.cancel.is_canceled() {
                 self.fail(None, Failure::Canceled);
                 return;
             }
@@ -415,7 +453,7 @@ impl Region<'_> {
     /// Runs step by step, each alone between two looks at the clock.
     fn run_timed(&self, team: &Team, profile: &mut Vec<StepTime>) {
         for (index, step) in self.plan.steps.iter().enumerate() {
-            if self.cancel.load(Ordering::Relaxed) {
+            if self.cancel.is_canceled() {
                 return self.fail(None, Failure::Canceled);
             }
             self.frame.counters[index].store(0, Ordering::Relaxed);

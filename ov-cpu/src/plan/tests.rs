@@ -1,13 +1,11 @@
 //! Whole programs against the reference interpreter.
 
-use std::{
-    sync::{Arc, atomic::AtomicBool},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use ov_core::{
     ElementType, Model, PartialShape, Tensor,
     op::activation::{Elu, Relu},
+    plugin::CancelToken,
     reference,
     tensor::{AlignedBuffer, TensorBuffer},
 };
@@ -54,6 +52,12 @@ fn chain(shape: impl Into<PartialShape>, length: usize) -> Model {
     m
 }
 
+fn canceled() -> CancelToken {
+    let token = CancelToken::new();
+    token.cancel();
+    token
+}
+
 fn ramp(shape: &[usize]) -> Tensor {
     let n: usize = shape.iter().product();
     Tensor::from_vec(shape, (0..n).map(|i| (i as f32).sin()).collect::<Vec<f32>>()).expect("fits")
@@ -71,7 +75,7 @@ fn programs_give_what_the_reference_gives() {
             let mut outputs = vec![Tensor::absent(); 3];
             for shape in shapes {
                 let x = ramp(&shape);
-                runner.run(&[x.clone()], &mut outputs, &AtomicBool::new(false)).expect("runs");
+                runner.run(&[x.clone()], &mut outputs, &[], &CancelToken::new()).expect("runs");
                 let expected = reference::evaluate(&model, &[x]).expect("runs");
                 for (got, expected) in outputs.iter().zip(&expected) {
                     ov_core::testing::compare(got, expected, 1e-6, 1e-6).expect("equal");
@@ -86,9 +90,9 @@ fn outputs_are_written_where_they_are() {
     let mut runner = runner(&chain([64], 3), 1);
     let mut outputs = vec![Tensor::absent(); 3];
     let x = ramp(&[64]);
-    runner.run(&[x.clone()], &mut outputs, &AtomicBool::new(false)).expect("runs");
+    runner.run(&[x.clone()], &mut outputs, &[], &CancelToken::new()).expect("runs");
     let addresses: Vec<_> = outputs.iter().map(Tensor::as_ptr).collect();
-    runner.run(&[x], &mut outputs, &AtomicBool::new(false)).expect("runs");
+    runner.run(&[x], &mut outputs, &[], &CancelToken::new()).expect("runs");
     assert_eq!(addresses, outputs.iter().map(Tensor::as_ptr).collect::<Vec<_>>());
 }
 
@@ -97,9 +101,9 @@ fn a_cancelled_run_says_so_and_the_runner_stays_usable() {
     let mut runner = runner(&chain([8], 3), 2);
     let mut outputs = vec![Tensor::absent(); 3];
     let x = ramp(&[8]);
-    let canceled = runner.run(&[x.clone()], &mut outputs, &AtomicBool::new(true));
+    let canceled = runner.run(&[x.clone()], &mut outputs, &[], &canceled());
     assert!(canceled.expect_err("canceled").to_string().contains("cancel"));
-    runner.run(&[x], &mut outputs, &AtomicBool::new(false)).expect("runs");
+    runner.run(&[x], &mut outputs, &[], &CancelToken::new()).expect("runs");
 }
 
 #[test]
@@ -150,7 +154,7 @@ fn branches_run_as_programs_of_their_own() {
     let mut outputs = vec![Tensor::absent(); 3];
     for condition in [true, false, true] {
         let inputs = [Tensor::from_bools([], &[condition]).expect("fits"), ramp(&[6])];
-        runner.run(&inputs, &mut outputs, &AtomicBool::new(false)).expect("runs");
+        runner.run(&inputs, &mut outputs, &[], &CancelToken::new()).expect("runs");
         let expected = reference::evaluate(&m, &inputs).expect("runs");
         for (got, expected) in outputs.iter().zip(&expected) {
             ov_core::testing::compare(got, expected, 1e-6, 1e-6).expect("equal");

@@ -1,0 +1,168 @@
+//! A compiled model: a blob bound to this process.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use ov_core::{
+    Shape,
+    blob::{Blob, Meta, SectionKind},
+    error::{BlobError, PropertyError, Result},
+    plugin::{DeviceModel, PortInfo, SyncRequest},
+    profiling::RuntimeNode,
+    tensor::{AlignedBuffer, TensorBuffer},
+};
+
+use crate::{
+    DEVICE_NAME,
+    config::{self, CpuConfig},
+    plan::{Executable, Runner, Target},
+    program::{self, WeightBytes},
+    request::CpuRequest,
+    team::Team,
+    teams,
+};
+
+/// A blob bound to this process.
+#[derive(Debug)]
+pub(crate) struct CpuModel {
+    blob: Blob,
+    name: String,
+    inputs: Vec<PortInfo>,
+    outputs: Vec<PortInfo>,
+    config: CpuConfig,
+    exe: Arc<Executable>,
+    teams: Vec<Arc<Team>>,
+    next_stream: AtomicUsize,
+}
+
+impl CpuModel {
+    /// Binds a blob; its weights stay where they are.
+    pub(crate) fn bind(blob: Blob, config: CpuConfig) -> Result<Self> {
+        let missing = |what: &'static str| BlobError::Check {
+            check: "sections",
+            expected: format!("a {what} section"),
+            got: "none".to_owned(),
+        };
+        let meta = Meta::of(&blob)?;
+        let plan = blob.copy_section(SectionKind::Plan).ok_or_else(|| missing("PLAN"))?;
+        let weights = blob.section(SectionKind::Weights).ok_or_else(|| missing("WEIGHTS"))?;
+        let program = program::decode(&plan, weights.len())?;
+        if program.inputs.len() != meta.inputs.len() || program.outputs.len() != meta.outputs.len()
+        {
+            return Err(BlobError::Check {
+                check: "ports",
+                expected: format!(
+                    "{} inputs and {} outputs",
+                    meta.inputs.len(),
+                    meta.outputs.len()
+                ),
+                got: format!("{} and {}", program.inputs.len(), program.outputs.len()),
+            }
+            .into());
+        }
+        let weights: Arc<dyn TensorBuffer> = if weights.as_ptr().addr().is_multiple_of(64) {
+            Arc::new(weights)
+        } else {
+            Arc::new(aligned(&weights)?)
+        };
+        let target = Target { isa: config.isa, threads: config.threads_per_stream() };
+        let exe = Arc::new(Executable::new(program, WeightBytes(weights), target));
+        let shapes: Option<Vec<Shape>> = meta.inputs.iter().map(|p| p.shape.to_shape()).collect();
+        if let Some(shapes) = shapes {
+            exe.plan(&shapes).map_err(|e| BlobError::Check {
+                check: "plan",
+                expected: "a program that can be bound".to_owned(),
+                got: e.to_string(),
+            })?;
+        }
+        let teams =
+            (0..config.streams).map(|s| teams::of_stream(&config, s)).collect::<Result<_>>()?;
+        Ok(Self {
+            blob,
+            name: meta.model_name,
+            inputs: meta.inputs,
+            outputs: meta.outputs,
+            config,
+            exe,
+            teams,
+            next_stream: AtomicUsize::new(0),
+        })
+    }
+}
+
+fn aligned(bytes: &[u8]) -> Result<AlignedBuffer> {
+    let mut buffer = AlignedBuffer::zeroed(bytes.len()).ok_or_else(|| BlobError::Check {
+        check: "memory",
+        expected: format!("{} bytes for the weights", bytes.len()),
+        got: "less".to_owned(),
+    })?;
+    if let Some(copy) = buffer.bytes_mut() {
+        copy.copy_from_slice(bytes);
+    }
+    Ok(buffer)
+}
+
+impl DeviceModel for CpuModel {
+    fn inputs(&self) -> &[PortInfo] {
+        &self.inputs
+    }
+
+    fn outputs(&self) -> &[PortInfo] {
+        &self.outputs
+    }
+
+    fn create_request(&self) -> Result<Box<dyn SyncRequest>> {
+        let stream = self.next_stream.fetch_add(1, Ordering::Relaxed) % self.teams.len();
+        let runner = Runner::new(
+            Arc::clone(&self.exe),
+            Arc::clone(&self.teams[stream]),
+            self.config.profiling,
+        );
+        Ok(Box::new(CpuRequest::new(runner, &self.inputs, &self.outputs)?))
+    }
+
+    fn blob(&self) -> Option<&Blob> {
+        Some(&self.blob)
+    }
+
+    fn property_names(&self) -> &'static [&'static str] {
+        config::COMPILED
+    }
+
+    fn property(&self, name: &str) -> Result<String> {
+        match name {
+            "NETWORK_NAME" => Ok(self.name.clone()),
+            "EXECUTION_DEVICES" => Ok(DEVICE_NAME.to_owned()),
+            _ => self.config.property(name).ok_or_else(|| {
+                PropertyError::Unknown {
+                    name: name.to_owned(),
+                    device: DEVICE_NAME.to_owned(),
+                    nearest: String::new(),
+                }
+                .into()
+            }),
+        }
+    }
+
+    fn runtime_nodes(&self) -> Vec<RuntimeNode> {
+        self.exe
+            .program()
+            .nodes
+            .iter()
+            .map(|n| RuntimeNode {
+                name: n.name.clone(),
+                op: n.op.kind().to_string(),
+                kernel: n.kernel.name.to_owned(),
+                original: Vec::new(),
+                precision: n
+                    .outputs
+                    .first()
+                    .map(|v| self.exe.program().values[*v as usize].element_type.to_string())
+                    .unwrap_or_default(),
+                layout: String::new(),
+            })
+            .collect()
+    }
+}

@@ -1,0 +1,344 @@
+//! Convolutions: direct by implicit products, and depthwise.
+#![allow(unsafe_code, reason = "calls kernels on disjoint parts of planned memory")]
+
+use std::ops::Range;
+
+use ov_core::{
+    Shape,
+    op::{OpAttributes, OpError, OpResult, window::Window},
+};
+
+use super::{
+    BindContext, Bound, Choice, Io, KernelEntry, NodeView, Pack, Reject, Step, Weights, cost,
+};
+use crate::{
+    gemm::{Epilogue, Residual, ResidualPlace},
+    kernels::{
+        conv::{Conv, ConvArgs, ConvParams, ConvWeights, Source},
+        depthwise::{self, Depthwise, depthwise_f32},
+    },
+    ops::{convolution::FusedConvolution, layout::to_last},
+    simd::{Isa, activation::Activation},
+};
+
+/// Kernels of this family.
+pub(super) const KERNELS: &[KernelEntry] = &[
+    KernelEntry {
+        name: "conv_f32_depthwise",
+        ops: &[FusedConvolution::KIND],
+        select: select_depthwise,
+        bind: bind_depthwise,
+    },
+    KernelEntry {
+        name: "conv_f32_direct",
+        ops: &[FusedConvolution::KIND],
+        select: select_direct,
+        bind: bind_direct,
+    },
+];
+
+fn op<'a>(op: &'a dyn ov_core::op::Op) -> &'a FusedConvolution {
+    op.downcast().expect("the table lists these kernels for this operator only")
+}
+
+/// Extents with ones in front, as kernels count three spatial axes.
+fn three<T: Copy>(values: impl IntoIterator<Item = T>, fill: T) -> [T; 3] {
+    let mut all = [fill; 3];
+    let values: Vec<T> = values.into_iter().collect();
+    let skip = 3usize.saturating_sub(values.len());
+    for (slot, v) in all[skip..].iter_mut().zip(values) {
+        *slot = v;
+    }
+    all
+}
+
+fn pad_of(w: &Window) -> usize {
+    usize::try_from(w.begin).unwrap_or(0)
+}
+
+/// What both kernels need: everything `f32`, at most three spatial axes, no cropping.
+fn check(view: &NodeView<'_>) -> Result<(), Reject> {
+    view.expect_f32(&[2, 3])?;
+    let conv = op(view.op);
+    view.constant(1)?;
+    if !(3..=5).contains(&view.rank(0)?) {
+        return Err("takes one to three spatial axes".into());
+    }
+    if conv.pads_begin.iter().chain(&conv.pads_end).any(|p| *p < 0) {
+        return Err("takes no negative padding".into());
+    }
+    if view.inputs.get(2).is_some_and(|b| b.constant.is_none()) {
+        return Err("takes a constant bias".into());
+    }
+    Ok(())
+}
+
+fn select_depthwise(view: &NodeView<'_>) -> Result<Choice, Reject> {
+    check(view)?;
+    let conv = op(view.op);
+    let w = view.constant(1)?;
+    let channels = w.shape()[0];
+    if conv.planar || conv.groups != channels as i64 || w.shape()[1] != 1 {
+        return Err("takes one filter per channel".into());
+    }
+    if view.rank(0)? > 4 {
+        return Err("takes one or two spatial axes".into());
+    }
+    if conv.residual_after {
+        return Err("adds a residual before the activation only".into());
+    }
+    let geometry = Depthwise { channels, kernel: two(&w.shape()[2..], 1), ..SHAPELESS };
+    let weights = w.to_contiguous();
+    let pack = Pack::f32s(geometry.packed_len(), move |out| {
+        geometry.pack(weights.as_slice().expect("checked to be f32"), out);
+    });
+    Ok(Choice { params: Vec::new(), packed: vec![pack], consumed: vec![1] })
+}
+
+/// A geometry of which only channels and kernel matter, for packing.
+const SHAPELESS: Depthwise = Depthwise {
+    channels: 0,
+    input: [0; 2],
+    output: [0; 2],
+    kernel: [1; 2],
+    stride: [1; 2],
+    dilation: [1; 2],
+    pads: [0; 2],
+};
+
+fn two<T: Copy>(values: &[T], fill: T) -> [T; 2] {
+    match values {
+        [a] => [fill, *a],
+        [a, b, ..] => [*a, *b],
+        [] => [fill; 2],
+    }
+}
+
+fn windows(cx: &BindContext<'_>, spatial: &[usize]) -> OpResult<Vec<Window>> {
+    op(cx.op).windows(&cx.inputs[1].shape[2..], spatial)
+}
+
+fn bind_depthwise(cx: &BindContext<'_>) -> OpResult<Bound> {
+    let (x, w, y) = (cx.inputs[0].shape, cx.inputs[1].shape, cx.outputs[0].shape);
+    let spatial = &x[1..x.rank() - 1];
+    let windows = windows(cx, spatial)?;
+    let pick =
+        |f: fn(&Window) -> usize, fill| two(&windows.iter().map(f).collect::<Vec<_>>(), fill);
+    let geometry = Depthwise {
+        channels: w[0],
+        input: two(spatial, 1),
+        output: two(&y[1..y.rank() - 1], 1),
+        kernel: two(&w[2..], 1),
+        stride: pick(|w| w.stride, 1),
+        dilation: pick(|w| w.dilation, 1),
+        pads: pick(pad_of, 0),
+    };
+    let taps = geometry.kernel.iter().product::<usize>() as f64;
+    Bound::step(DepthwiseStep {
+        isa: cx.isa,
+        geometry,
+        batch: x[0],
+        weights: cx.packed_f32(0)?,
+        extras: Extras::new(cx)?,
+        cost: cost::ns(
+            8.0 * taps * y.elements() as f64,
+            4.0 * (x.elements() + y.elements()) as f64,
+        ),
+    })
+}
+
+/// Which inputs follow the weights, and the activation.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Extras {
+    pub(super) bias: bool,
+    pub(super) residual: bool,
+    pub(super) place: ResidualPlace,
+    pub(super) activation: Activation,
+}
+
+impl Extras {
+    fn new(cx: &BindContext<'_>) -> OpResult<Self> {
+        let conv = op(cx.op);
+        Self::of(cx, conv.activation()?, conv.residual_after)
+    }
+
+    pub(super) fn of(
+        cx: &BindContext<'_>,
+        activation: Activation,
+        residual_after: bool,
+    ) -> OpResult<Self> {
+        let given = |i: usize| {
+            cx.inputs.get(i).is_some_and(|b| !b.value.is_some_and(ov_core::Tensor::is_absent))
+        };
+        let columns = cx.outputs[0].shape.last().copied().unwrap_or(0);
+        if given(2) && cx.inputs[2].shape.elements() != columns {
+            return Err(OpError::Input {
+                index: 2,
+                got: cx.inputs[2].shape.to_string(),
+                expected: format!("{columns} values"),
+            });
+        }
+        if given(3) && cx.inputs[3].shape != cx.outputs[0].shape {
+            return Err(OpError::Input {
+                index: 3,
+                got: cx.inputs[3].shape.to_string(),
+                expected: cx.outputs[0].shape.to_string(),
+            });
+        }
+        Ok(Self {
+            bias: given(2),
+            residual: given(3),
+            place: if residual_after {
+                ResidualPlace::AfterActivation
+            } else {
+                ResidualPlace::BeforeActivation
+            },
+            activation,
+        })
+    }
+
+    /// The epilogue of a product with rows of `stride` elements.
+    pub(super) fn epilogue<'a>(&self, io: &Io<'a>, stride: usize) -> Epilogue<'a> {
+        Epilogue {
+            bias: self.bias.then(|| io.input::<f32>(2)),
+            residual: self.residual.then(|| Residual {
+                data: io.input::<f32>(3).as_ptr(),
+                stride,
+                place: self.place,
+            }),
+            activation: self.activation,
+        }
+    }
+}
+
+#[derive(Debug)]
+struct DepthwiseStep {
+    isa: Isa,
+    geometry: Depthwise,
+    batch: usize,
+    weights: Weights,
+    extras: Extras,
+    cost: f64,
+}
+
+impl Step for DepthwiseStep {
+    fn items(&self) -> usize {
+        self.geometry.items(self.batch)
+    }
+
+    fn cost_ns(&self) -> f64 {
+        self.cost
+    }
+
+    fn run(&self, io: &Io<'_>, range: Range<usize>, _: &mut [u8]) -> OpResult<()> {
+        let epilogue = depthwise::Epilogue {
+            bias: self.extras.bias.then(|| io.input::<f32>(2)),
+            residual: self.extras.residual.then(|| io.input::<f32>(3)),
+            activation: self.extras.activation,
+        };
+        depthwise_f32(
+            self.isa,
+            &self.geometry,
+            io.input(0),
+            self.weights.get(),
+            &epilogue,
+            &io.output(0),
+            range,
+        );
+        Ok(())
+    }
+}
+
+fn packing(isa: Isa, conv: &FusedConvolution, filters: &[usize]) -> ConvWeights {
+    let groups = conv.groups.max(1) as usize;
+    let source =
+        if conv.planar { Source::Planar } else { Source::ChannelsLast { pixel_stride: 0 } };
+    let taps = filters[2..].iter().product();
+    ConvWeights::new(isa, filters[1] * groups, filters[0], groups, taps, source)
+}
+
+fn select_direct(view: &NodeView<'_>) -> Result<Choice, Reject> {
+    check(view)?;
+    let w = view.constant(1)?;
+    let conv = op(view.op);
+    if conv.groups < 1 || !w.shape()[0].is_multiple_of(conv.groups as usize) {
+        return Err("the groups do not divide the outputs".into());
+    }
+    let packing = packing(view.isa, conv, w.shape());
+    let weights = w.to_contiguous();
+    let pack = Pack::f32s(packing.packed_len(), move |out| {
+        packing.pack(weights.as_slice().expect("checked to be f32"), out);
+    });
+    Ok(Choice { params: Vec::new(), packed: vec![pack], consumed: vec![1] })
+}
+
+fn bind_direct(cx: &BindContext<'_>) -> OpResult<Bound> {
+    let conv = op(cx.op);
+    let (x, w, y) = (cx.inputs[0].shape, cx.inputs[1].shape, cx.outputs[0].shape);
+    let x_last: Shape =
+        if conv.planar { to_last(x.rank()).iter().map(|a| x[*a]).collect() } else { x.clone() };
+    let spatial = &x_last[1..x.rank() - 1];
+    let windows = windows(cx, spatial)?;
+    let params = ConvParams {
+        batch: x[0],
+        channels: x_last[x.rank() - 1],
+        outputs: w[0],
+        groups: conv.groups.max(1) as usize,
+        input: three(spatial.iter().copied(), 1),
+        kernel: three(w[2..].iter().copied(), 1),
+        stride: three(windows.iter().map(|w| w.stride), 1),
+        dilation: three(windows.iter().map(|w| w.dilation), 1),
+        pad: three(windows.iter().map(pad_of), 0),
+        output: three(y[1..y.rank() - 1].iter().copied(), 1),
+        source: if conv.planar {
+            Source::Planar
+        } else {
+            Source::ChannelsLast { pixel_stride: x_last[x.rank() - 1] }
+        },
+        output_stride: w[0],
+    };
+    let work = params.cost();
+    Bound::step(DirectStep {
+        conv: Conv::new(cx.isa, &params),
+        outputs: w[0],
+        weights: cx.packed_f32(0)?,
+        extras: Extras::new(cx)?,
+        cost: cost::ns(work.flops, work.bytes),
+    })
+}
+
+#[derive(Debug)]
+struct DirectStep {
+    conv: Conv,
+    outputs: usize,
+    weights: Weights,
+    extras: Extras,
+    cost: f64,
+}
+
+impl Step for DirectStep {
+    fn items(&self) -> usize {
+        self.conv.work_items()
+    }
+
+    fn cost_ns(&self) -> f64 {
+        self.cost
+    }
+
+    fn scratch_len(&self) -> usize {
+        self.conv.scratch_len() * 4
+    }
+
+    fn run(&self, io: &Io<'_>, range: Range<usize>, scratch: &mut [u8]) -> OpResult<()> {
+        let out = io.output::<f32>(0);
+        let args = ConvArgs {
+            input: io.input::<f32>(0).as_ptr(),
+            weights: self.weights.get(),
+            output: out.at(0, out.len()),
+            epilogue: self.extras.epilogue(io, self.outputs),
+        };
+        // SAFETY: bind checked input, output and residual against the geometry, and threads are given disjoint items.
+        unsafe { self.conv.run(&args, range, bytemuck::cast_slice_mut(scratch)) };
+        Ok(())
+    }
+}

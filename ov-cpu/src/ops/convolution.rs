@@ -1,0 +1,145 @@
+//! Convolution, channels last, with what follows it fused.
+
+use ov_core::{
+    PartialShape, Tensor, define_op,
+    op::{
+        InferContext, InputInfo, Op, OpEntry, OpError, OpResult, OpRules, OutputType,
+        convolution::{Convolution, GroupConvolution},
+        present,
+        window::{AutoPad, Window},
+    },
+};
+
+use super::{
+    activation,
+    layout::{permute, permute_shape, to_last, to_planar},
+};
+use crate::simd::activation::Activation;
+
+define_op! {
+    /// `act(conv(x, w) + bias + residual)` or `act(conv(x, w) + bias) + residual`.
+    ///
+    /// Inputs: x `[n, …, c]` (`[n, c, …]` when `planar`), w `[o, c / groups, k…]`, then bias `[o]` and residual
+    /// `[n, …, o]`, either of which may be absent. Output: `[n, …, o]`.
+    pub struct FusedConvolution("FusedConvolution", 0) {
+        /// As in `Convolution`.
+        strides: Vec<i64> = Vec::new(),
+        /// As in `Convolution`.
+        dilations: Vec<i64> = Vec::new(),
+        /// As in `Convolution`.
+        pads_begin: Vec<i64> = Vec::new(),
+        /// As in `Convolution`.
+        pads_end: Vec<i64> = Vec::new(),
+        /// As in `Convolution`.
+        auto_pad: AutoPad = AutoPad::Explicit,
+        /// Groups of channels.
+        groups: i64 = 1,
+        /// Whether x is planar.
+        planar: bool = false,
+        /// Number of the activation (see [`Activation::to_parts`]).
+        activation: i64 = 0,
+        /// Its parameters.
+        activation_params: Vec<f64> = Vec::new(),
+        /// Whether the residual is added after the activation.
+        residual_after: bool = false,
+    }
+}
+
+impl FusedConvolution {
+    /// The activation.
+    ///
+    /// # Errors
+    /// When the number is not known.
+    pub fn activation(&self) -> OpResult<Activation> {
+        activation::from_attributes(self.activation, &self.activation_params)
+    }
+
+    /// Sets the activation.
+    pub fn set_activation(&mut self, activation: Activation) {
+        (self.activation, self.activation_params) = activation::to_attributes(activation);
+    }
+
+    /// The windows over an input of these spatial extents, padding resolved.
+    ///
+    /// # Errors
+    /// When an attribute is not valid.
+    pub fn windows(&self, kernel: &[usize], input: &[usize]) -> OpResult<Vec<Window>> {
+        let windows = Window::from_attributes(
+            kernel,
+            &self.strides,
+            &self.dilations,
+            &self.pads_begin,
+            &self.pads_end,
+        )?;
+        Ok(windows.into_iter().zip(input).map(|(w, e)| w.padded(self.auto_pad, *e)).collect())
+    }
+
+    /// The same convolution on planar tensors, and the shape of its filters.
+    fn plain(&self, filters: &PartialShape) -> OpResult<(Box<dyn Op>, PartialShape)> {
+        let (strides, dilations) = (self.strides.clone(), self.dilations.clone());
+        let (pads_begin, pads_end, auto_pad) =
+            (self.pads_begin.clone(), self.pads_end.clone(), self.auto_pad);
+        if self.groups == 1 {
+            let op = Convolution { strides, dilations, pads_begin, pads_end, auto_pad };
+            return Ok((Box::new(op), filters.clone()));
+        }
+        let groups = usize::try_from(self.groups).ok().filter(|g| *g > 0);
+        let groups = groups.ok_or_else(|| OpError::Attribute {
+            name: "groups",
+            got: self.groups.to_string(),
+            expected: "at least 1".to_owned(),
+        })?;
+        let grouped = filters
+            .to_shape()
+            .filter(|s| s.rank() > 2 && s[0] % groups == 0)
+            .ok_or_else(|| OpError::Input {
+                index: 1,
+                got: filters.to_string(),
+                expected: format!("filters for {groups} groups"),
+            })?;
+        let mut dims = vec![groups, grouped[0] / groups];
+        dims.extend_from_slice(&grouped[1..]);
+        let op = GroupConvolution { strides, dilations, pads_begin, pads_end, auto_pad };
+        Ok((Box::new(op), ov_core::Shape::from(dims).into()))
+    }
+}
+
+impl OpRules for FusedConvolution {
+    fn infer(&self, cx: &InferContext<'_>) -> OpResult<Vec<OutputType>> {
+        cx.expect_inputs(2..=4)?;
+        let (x, w) = (cx.input(0)?, cx.input(1)?);
+        let Some(rank) = x.shape.rank() else {
+            return Ok(vec![OutputType::new(x.element_type, PartialShape::dynamic())]);
+        };
+        let planar =
+            if self.planar { x.shape.clone() } else { permute_shape(x.shape, &to_planar(rank)) };
+        let (op, filters) = self.plain(w.shape)?;
+        let infos = [
+            InputInfo { shape: &planar, value: None, dims: None, ..x },
+            InputInfo { shape: &filters, value: None, dims: None, ..w },
+        ];
+        let types = op.infer(&InferContext { inputs: &infos })?;
+        Ok(types
+            .into_iter()
+            .map(|t| OutputType::new(t.element_type, permute_shape(&t.shape, &to_last(rank))))
+            .collect())
+    }
+
+    fn evaluate(&self, inputs: &[Tensor]) -> OpResult<Vec<Tensor>> {
+        let rank = inputs[0].rank();
+        let x = if self.planar {
+            inputs[0].clone()
+        } else {
+            permute(&inputs[0], &to_planar(rank))?.to_contiguous()
+        };
+        let (op, filters) = self.plain(&inputs[1].shape().into())?;
+        let w = inputs[1].reshape(filters.to_shape().unwrap_or_default())?;
+        let y = op.evaluate(&[x, w])?;
+        let y = permute(&y[0], &to_last(rank))?;
+        let (bias, residual) = (present(inputs, 2), present(inputs, 3));
+        Ok(vec![activation::finish(&y, bias, residual, self.activation()?, self.residual_after)?])
+    }
+}
+
+/// Operators of this family.
+pub(super) const OPS: &[OpEntry] = &[OpEntry::of::<FusedConvolution>()];

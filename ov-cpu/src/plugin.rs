@@ -1,0 +1,160 @@
+//! The plugin: compiles models to blobs, binds blobs, answers for the device.
+
+use std::sync::Arc;
+
+use ov_core::{
+    Model,
+    blob::{Blob, BlobWriter, Meta, SectionKind},
+    cache::DigestSink,
+    error::{BlobError, PropertyError, Result},
+    plugin::{DeviceInfo, DeviceModel, DeviceResolver, ModelSource, NodeSupport, Plugin, PortInfo},
+    property::{PropertyInfo, PropertyMap},
+};
+
+use crate::{
+    DEVICE_NAME, compile,
+    config::{self, CpuConfig},
+    device_model::CpuModel,
+    lower::{self, Options},
+    pool,
+    simd::Isa,
+    topology::Topology,
+};
+
+/// Blobs of another build are compiled anew.
+pub(crate) const BUILD: &str = env!("CARGO_PKG_VERSION");
+
+/// The CPU device.
+#[derive(Debug)]
+pub struct CpuPlugin {
+    topology: Topology,
+}
+
+impl CpuPlugin {
+    /// The plugin for this machine.
+    #[must_use]
+    pub fn create() -> Arc<dyn Plugin> {
+        Arc::new(Self { topology: Topology::detect() })
+    }
+
+    fn full_name() -> String {
+        std::fs::read_to_string("/proc/cpuinfo")
+            .ok()
+            .and_then(|t| {
+                t.lines().find_map(|l| {
+                    Some(l.strip_prefix("model name")?.split_once(':')?.1.trim().to_owned())
+                })
+            })
+            .unwrap_or_else(|| std::env::consts::ARCH.to_owned())
+    }
+}
+
+impl Plugin for CpuPlugin {
+    fn name(&self) -> &str {
+        DEVICE_NAME
+    }
+
+    fn probe(&self) -> Result<Vec<DeviceInfo>, String> {
+        Ok(vec![DeviceInfo { id: String::new(), full_name: Self::full_name() }])
+    }
+
+    fn properties(&self) -> &'static [PropertyInfo] {
+        config::PROPERTIES
+    }
+
+    fn property(&self, name: &str, set: &PropertyMap) -> Result<String> {
+        let config = CpuConfig::resolve(set, &self.topology)?;
+        if let Some(text) = config.property(name) {
+            return Ok(text);
+        }
+        let threads = self.topology.limit(usize::MAX);
+        Ok(match name {
+            "FULL_DEVICE_NAME" => Self::full_name(),
+            "DEVICE_ARCHITECTURE" => std::env::consts::ARCH.to_owned(),
+            "DEVICE_TYPE" => "integrated".to_owned(),
+            "OPTIMIZATION_CAPABILITIES" => "FP32 WINOGRAD EXPORT_IMPORT".to_owned(),
+            "RANGE_FOR_STREAMS" => format!("1 {threads}"),
+            "RANGE_FOR_ASYNC_INFER_REQUESTS" => "1 1 1".to_owned(),
+            "EXECUTION_DEVICES" => DEVICE_NAME.to_owned(),
+            "ENABLE_MMAP" => "YES".to_owned(),
+            "CACHE_MODE" => "optimize_speed".to_owned(),
+            "LOG_LEVEL" => "LOG_NONE".to_owned(),
+            "CACHE_DIR" | "NETWORK_NAME" => String::new(),
+            "LOADED_FROM_CACHE" => "NO".to_owned(),
+            _ => {
+                return Err(PropertyError::Unknown {
+                    name: name.to_owned(),
+                    device: DEVICE_NAME.to_owned(),
+                    nearest: String::new(),
+                }
+                .into());
+            }
+        })
+    }
+
+    fn compile_model(
+        &self,
+        model: &ModelSource,
+        properties: &PropertyMap,
+        _: &Arc<dyn DeviceResolver>,
+    ) -> Result<Arc<dyn DeviceModel>> {
+        let config = CpuConfig::resolve(properties, &self.topology)?;
+        let blob = compile_blob(model.model()?, &config)?;
+        Ok(Arc::new(CpuModel::bind(blob, config)?))
+    }
+
+    fn import_model(&self, blob: Blob, properties: &PropertyMap) -> Result<Arc<dyn DeviceModel>> {
+        let mut config = CpuConfig::resolve(properties, &self.topology)?;
+        let header = blob.header();
+        let incompatible = || BlobError::Incompatible {
+            made_for: format!("{} {} build {}", header.device, header.target, header.build),
+            here: format!("{DEVICE_NAME} {} build {BUILD}", Isa::detect()),
+        };
+        if header.device != DEVICE_NAME || header.build != BUILD {
+            return Err(incompatible().into());
+        }
+        config.isa = Isa::named(&header.target).ok_or_else(incompatible)?;
+        Ok(Arc::new(CpuModel::bind(blob, config)?))
+    }
+
+    fn query_model(
+        &self,
+        model: &Model,
+        properties: &PropertyMap,
+        _: &Arc<dyn DeviceResolver>,
+    ) -> Result<Vec<NodeSupport>> {
+        let config = CpuConfig::resolve(properties, &self.topology)?;
+        let prepared = compile::prepare(model)?;
+        lower::query(&prepared, &Options { isa: config.isa })
+    }
+
+    fn cache_key(&self, properties: &PropertyMap, key: &mut dyn DigestSink) -> Result<bool> {
+        key.field("device", DEVICE_NAME.as_bytes());
+        key.field("build", BUILD.as_bytes());
+        CpuConfig::resolve(properties, &self.topology)?.cache_key(key);
+        Ok(true)
+    }
+}
+
+/// The one product of a compile.
+fn compile_blob(model: &Model, config: &CpuConfig) -> Result<Blob> {
+    let compiled = compile::compile(model, &Options { isa: config.isa })?;
+    let meta = Meta {
+        model_name: model.name().to_owned(),
+        inputs: PortInfo::inputs_of(model),
+        outputs: PortInfo::outputs_of(model),
+        properties: PropertyMap::new(),
+    }
+    .encode();
+    let mut writer = BlobWriter::new(DEVICE_NAME, config.isa.name(), BUILD);
+    writer.reserve(SectionKind::Meta, meta.len())?;
+    writer.reserve(SectionKind::Plan, compiled.plan.len())?;
+    writer.reserve(SectionKind::Weights, compiled.weights.len())?;
+    let mut buffer = writer.allocate()?;
+    buffer.fill(SectionKind::Meta, &meta)?;
+    buffer.fill(SectionKind::Plan, &compiled.plan)?;
+    let section = buffer.section_mut(SectionKind::Weights)?;
+    let weights = compiled.weights;
+    pool::run(config.compilation_threads, || weights.write(section));
+    buffer.finish()
+}

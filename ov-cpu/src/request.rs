@@ -1,0 +1,112 @@
+//! A request: tensors of its own and a runner.
+
+use ov_core::{
+    Tensor,
+    error::{InferError, Result},
+    plugin::{CancelToken, PortInfo, SyncRequest},
+    profiling::{NodeProfile, NodeStatus},
+};
+
+use crate::plan::Runner;
+
+/// One inference at a time on one stream.
+#[derive(Debug)]
+pub(crate) struct CpuRequest {
+    runner: Runner,
+    ports: Vec<PortInfo>,
+    output_ports: Vec<PortInfo>,
+    inputs: Vec<Tensor>,
+    outputs: Vec<Tensor>,
+    /// Outputs whose memory is the caller's.
+    owned_by_caller: Vec<bool>,
+    ran: bool,
+}
+
+impl CpuRequest {
+    pub(crate) fn new(
+        mut runner: Runner,
+        inputs: &[PortInfo],
+        outputs: &[PortInfo],
+    ) -> Result<Self> {
+        let zeros = |ports: &[PortInfo]| {
+            ports
+                .iter()
+                .map(|p| match p.shape.to_shape() {
+                    Some(shape) => Tensor::zeros(p.element_type, shape).map_err(InferError::Tensor),
+                    None => Ok(Tensor::absent()),
+                })
+                .collect::<Result<Vec<_>, _>>()
+        };
+        let (input_tensors, output_tensors) = (zeros(inputs)?, zeros(outputs)?);
+        if !input_tensors.iter().any(Tensor::is_absent) {
+            runner.prepare(&input_tensors)?;
+        }
+        Ok(Self {
+            runner,
+            ports: inputs.to_vec(),
+            output_ports: outputs.to_vec(),
+            inputs: input_tensors,
+            owned_by_caller: vec![false; outputs.len()],
+            outputs: output_tensors,
+            ran: false,
+        })
+    }
+}
+
+impl SyncRequest for CpuRequest {
+    fn set_input(&mut self, index: usize, tensor: Tensor) -> Result<()> {
+        self.inputs[index] = tensor.to_contiguous();
+        Ok(())
+    }
+
+    fn input(&self, index: usize) -> Option<&Tensor> {
+        self.inputs.get(index).filter(|t| !t.is_absent())
+    }
+
+    fn input_mut(&mut self, index: usize) -> Option<&mut Tensor> {
+        self.inputs.get_mut(index).filter(|t| !t.is_absent())
+    }
+
+    fn set_output(&mut self, index: usize, tensor: Tensor) -> Result<()> {
+        self.outputs[index] = tensor;
+        self.owned_by_caller[index] = true;
+        Ok(())
+    }
+
+    fn output(&self, index: usize) -> Option<&Tensor> {
+        self.outputs
+            .get(index)
+            .filter(|t| !t.is_absent() && (self.ran || self.output_ports[index].shape.is_static()))
+    }
+
+    fn infer(&mut self, cancel: &CancelToken) -> Result<()> {
+        if let Some(index) = self.inputs.iter().position(Tensor::is_absent) {
+            let port = &self.ports[index];
+            return Err(
+                InferError::NotSet { port: port.name.clone(), expected: port.type_text() }.into()
+            );
+        }
+        self.runner.run(&self.inputs, &mut self.outputs, &self.owned_by_caller, cancel)?;
+        self.ran = true;
+        Ok(())
+    }
+
+    fn profiling(&self) -> Vec<NodeProfile> {
+        let program = self.runner.executable().program();
+        self.runner
+            .profile()
+            .iter()
+            .map(|step| {
+                let node = &program.nodes[step.node];
+                NodeProfile {
+                    name: node.name.clone(),
+                    op: node.op.kind().to_string(),
+                    kernel: node.kernel.name.to_owned(),
+                    status: NodeStatus::Executed,
+                    wall: step.duration,
+                    cpu: step.duration,
+                }
+            })
+            .collect()
+    }
+}

@@ -1,0 +1,46 @@
+//! One registry of teams per process: models on the same cores share their threads and take turns.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError, Weak},
+    time::Duration,
+};
+
+use ov_core::error::{DeviceError, Result};
+
+use crate::{DEVICE_NAME, config::CpuConfig, team::Team, topology::Topology};
+
+#[derive(Debug, PartialEq, Eq, Clone)]
+struct Key {
+    stream: usize,
+    threads: usize,
+    spin: Duration,
+    pin: Vec<usize>,
+}
+
+static TEAMS: Mutex<Vec<(Key, Weak<Team>)>> = Mutex::new(Vec::new());
+
+/// The team of stream number `stream`.
+///
+/// # Errors
+/// When the system refuses a thread.
+pub(crate) fn of_stream(config: &CpuConfig, stream: usize) -> Result<Arc<Team>> {
+    let threads = config.threads_per_stream();
+    let pin = if config.pinning {
+        let first = stream * threads + 1;
+        let processors = Topology::detect().processors;
+        processors.iter().skip(first).take(threads - 1).map(|p| p.id).collect()
+    } else {
+        Vec::new()
+    };
+    let key = Key { stream, threads, spin: config.spin(), pin };
+    let mut teams = TEAMS.lock().unwrap_or_else(PoisonError::into_inner);
+    teams.retain(|(_, team)| team.strong_count() > 0);
+    if let Some(team) = teams.iter().find(|(k, _)| *k == key).and_then(|(_, t)| t.upgrade()) {
+        return Ok(team);
+    }
+    let team = Team::new(threads, key.spin, &key.pin)
+        .map_err(|e| DeviceError::Failed { name: DEVICE_NAME.to_owned(), source: Box::new(e) })?;
+    let team = Arc::new(team);
+    teams.push((key, Arc::downgrade(&team)));
+    Ok(team)
+}
