@@ -1,6 +1,7 @@
 //! Values that are not tensors in files of test data: sequences, maps and optionals.
 
 use bytes::Bytes;
+use prost::Message as _;
 
 use super::{
     proto::{MapProto, OptionalProto, SequenceProto, TensorProto, TypeKind, TypeProto},
@@ -26,7 +27,28 @@ pub fn read_value(bytes: Bytes, ty: Option<&TypeProto>) -> Result<Tensor> {
     }
     match ty.and_then(|t| t.value.as_ref()) {
         Some(TypeKind::Sequence(_)) => sequence(&decode::<SequenceProto>(bytes)?),
-        Some(TypeKind::Optional(_)) => optional(&decode::<OptionalProto>(bytes)?),
+        Some(TypeKind::Optional(inner)) => {
+            // Files hold an optional's value either wrapped or bare; the kind of element tells which.
+            let inner = inner.elem_type.as_deref();
+            let is_sequence =
+                matches!(inner.and_then(|t| t.value.as_ref()), Some(TypeKind::Sequence(_)));
+            let wrapped = OptionalProto::decode(bytes.clone()).ok().filter(|o| {
+                if is_sequence {
+                    o.elem_type == 3 && o.sequence_value.is_some()
+                } else {
+                    o.elem_type == 1 && o.tensor_value.is_some()
+                }
+            });
+            match wrapped {
+                Some(wrapped) => optional(&wrapped),
+                None if bytes.is_empty() => Ok(Tensor::absent()),
+                None => read_value(bytes.clone(), inner).or_else(|e| {
+                    let empty = OptionalProto::decode(bytes)
+                        .is_ok_and(|o| optional(&o).is_ok_and(|v| v.is_absent()));
+                    if empty { Ok(Tensor::absent()) } else { Err(e) }
+                }),
+            }
+        }
         Some(TypeKind::Map(_)) => map(&decode::<MapProto>(bytes)?),
         _ => one(&decode::<TensorProto>(bytes)?),
     }
