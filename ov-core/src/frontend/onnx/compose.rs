@@ -7,7 +7,7 @@ use super::{
 use crate::{model::Value, op::OpError};
 
 /// Opset of the operators that converters write.
-pub(super) const COMPOSED_OPSET: i64 = 21;
+pub(super) const COMPOSED_OPSET: i64 = 24;
 
 /// The value of an attribute of a composed operator.
 #[derive(Clone, Copy, Debug)]
@@ -38,7 +38,7 @@ impl Attr<'_> {
 }
 
 impl NodeContext<'_, '_> {
-    /// Adds an `ai.onnx` operator of opset 21 and gives its outputs.
+    /// Adds an `ai.onnx` operator of opset 24 and gives its outputs.
     ///
     /// # Errors
     /// When the operator refuses its inputs or attributes.
@@ -49,6 +49,21 @@ impl NodeContext<'_, '_> {
         attributes: &[(&str, Attr<'_>)],
         outputs: usize,
     ) -> ConvertResult {
+        let attributes = attributes.iter().map(|(n, a)| a.to_proto(n)).collect();
+        self.compose_with(op, inputs, attributes, outputs)
+    }
+
+    /// As [`NodeContext::compose_multi`], with attributes as they are in a file, such as the node's own.
+    ///
+    /// # Errors
+    /// When the operator refuses its inputs or attributes.
+    pub fn compose_with(
+        &mut self,
+        op: &str,
+        inputs: &[Value],
+        attributes: Vec<AttributeProto>,
+        outputs: usize,
+    ) -> ConvertResult {
         let names: Vec<String> = (0..inputs.len()).map(|i| format!("input{i}")).collect();
         let outputs: Vec<String> = (0..outputs).map(|i| format!("output{i}")).collect();
         let node = NodeProto {
@@ -56,7 +71,7 @@ impl NodeContext<'_, '_> {
             output: outputs.clone(),
             name: self.name(),
             op_type: op.to_owned(),
-            attribute: attributes.iter().map(|(n, a)| a.to_proto(n)).collect(),
+            attribute: attributes,
             ..NodeProto::default()
         };
         let bound: Vec<(&str, Value)> =
@@ -67,7 +82,7 @@ impl NodeContext<'_, '_> {
             .map_err(ConvertError::from)
     }
 
-    /// Adds an `ai.onnx` operator of opset 21 and gives its first output.
+    /// Adds an `ai.onnx` operator of opset 24 and gives its first output.
     ///
     /// # Errors
     /// When the operator refuses its inputs or attributes.
@@ -122,5 +137,15 @@ impl NodeContext<'_, '_> {
         }
         let given = self.convert_nodes(&graph.node, &bound, &[output.name.as_str()])?;
         Ok(given[0])
+    }
+
+    /// The node's own attributes that are named, as they are in the file.
+    #[must_use]
+    pub fn own_attributes(&self, names: &[&str]) -> Vec<AttributeProto> {
+        names
+            .iter()
+            .filter_map(|n| self.attribute(n))
+            .map(|a| AttributeProto { ref_attr_name: String::new(), ..a.clone() })
+            .collect()
     }
 }
