@@ -12,7 +12,9 @@ use crate::{
 /// # Errors
 /// When a pass finds the model to be invalid.
 pub(crate) fn prepare(model: &Model) -> Result<Model> {
-    let mut model = lower::layout::channels_last(model)?;
+    let mut model = model.clone();
+    ov_core::pass::simplify(&mut model)?;
+    let mut model = lower::layout::channels_last(&model)?;
     lower::fuse::fuse(&mut model)?;
     Ok(model)
 }

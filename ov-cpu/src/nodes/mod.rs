@@ -2,9 +2,12 @@
 
 mod convolution;
 mod cost;
+mod eltwise;
 mod matmul;
+mod movement;
 mod pooling;
 mod reference;
+mod rows;
 
 mod view;
 
@@ -12,7 +15,7 @@ use std::{borrow::Cow, fmt, ops::Range};
 
 use ov_core::{
     ElementType, PartialShape, Shape, Tensor,
-    op::{Op, OpKind, OpResult, OutputType},
+    op::{Attribute, AttributeVisitor, Op, OpError, OpKind, OpResult, OutputType},
 };
 
 pub(crate) use reference::{LentInput, evaluate_lent};
@@ -180,7 +183,7 @@ impl BindContext<'_> {
     /// When there are no such weights.
     pub fn packed_f32(&self, index: usize) -> OpResult<Weights> {
         let bytes = self.packed.get(index).ok_or_else(|| {
-            ov_core::op::OpError::Invalid(format!("the program holds no packed weights {index}"))
+            OpError::Invalid(format!("the program holds no packed weights {index}"))
         })?;
         Weights::new(bytes.clone())
     }
@@ -192,9 +195,8 @@ pub struct Weights(Tensor);
 
 impl Weights {
     fn new(bytes: Tensor) -> OpResult<Self> {
-        bytemuck::try_cast_slice::<u8, f32>(bytes.bytes()).map_err(|e| {
-            ov_core::op::OpError::Invalid(format!("packed weights are not f32: {e}"))
-        })?;
+        bytemuck::try_cast_slice::<u8, f32>(bytes.bytes())
+            .map_err(|e| OpError::Invalid(format!("packed weights are not f32: {e}")))?;
         Ok(Self(bytes))
     }
 
@@ -279,6 +281,12 @@ impl<'a> Io<'a> {
         view::slice(self, self.inputs[index])
     }
 
+    /// Whether an output has taken over the memory of an input (see [`Step::in_place`]).
+    #[must_use]
+    pub fn shares_memory(&self, input: usize, output: usize) -> bool {
+        self.inputs[input] == self.outputs[output]
+    }
+
     /// Output `index`, of which each item writes its part.
     #[must_use]
     pub fn output<T: bytemuck::Pod>(&self, index: usize) -> Out<'a, T> {
@@ -310,8 +318,15 @@ impl fmt::Debug for KernelEntry {
 }
 
 /// Every kernel, the more specific ones of an operator first, the reference evaluation last.
-const FAMILIES: &[&[KernelEntry]] =
-    &[convolution::KERNELS, matmul::KERNELS, pooling::KERNELS, reference::KERNELS];
+const FAMILIES: &[&[KernelEntry]] = &[
+    convolution::KERNELS,
+    matmul::KERNELS,
+    pooling::KERNELS,
+    movement::KERNELS,
+    eltwise::KERNELS,
+    rows::KERNELS,
+    reference::KERNELS,
+];
 
 /// Every kernel in order of preference.
 pub fn all() -> impl Iterator<Item = &'static KernelEntry> {
@@ -341,4 +356,20 @@ pub fn select(view: &NodeView<'_>) -> Result<(&'static KernelEntry, Choice), Str
         }
     }
     Err(reasons.join("; "))
+}
+
+/// The `axis` attribute of an operator.
+pub(crate) fn axis_of(op: &dyn Op) -> OpResult<i64> {
+    struct Axis(Option<i64>);
+    impl AttributeVisitor for Axis {
+        fn visit(&mut self, name: &'static str, attribute: Attribute<'_>) -> OpResult<()> {
+            if let ("axis", Attribute::I64(v)) = (name, attribute) {
+                self.0 = Some(*v);
+            }
+            Ok(())
+        }
+    }
+    let mut axis = Axis(None);
+    op.clone_box().visit_attributes(&mut axis)?;
+    axis.0.ok_or_else(|| OpError::Invalid("the operator has no axis".to_owned()))
 }

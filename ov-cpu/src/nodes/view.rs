@@ -21,3 +21,11 @@ pub(super) fn out<'a, T: bytemuck::Pod>(io: &Io<'a>, slot: u32) -> Out<'a, T> {
     // SAFETY: as in `slice`; the threads of a step write disjoint items.
     unsafe { Out::from_raw_parts(address.cast::<T>(), len / size_of::<T>()) }
 }
+
+/// The part of an output that belongs to the item being computed.
+#[expect(clippy::mut_from_ref, reason = "items own disjoint parts")]
+pub(super) fn item<'a, T>(out: &'a Out<'_, T>, start: usize, len: usize) -> &'a mut [T] {
+    // SAFETY: a step asks for the part of an item that it was given to compute, one at a time, and the items of a step
+    // write disjoint parts.
+    unsafe { out.slice(start..start + len) }
+}
