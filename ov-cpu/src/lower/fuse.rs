@@ -4,18 +4,12 @@ use ov_core::{
     Dimension, ElementType, Model, Tensor,
     error::Result,
     model::{NodeId, Value},
-    op::{
-        Op,
-        activation::{
-            Clamp, Elu, Gelu, HSwish, HardSigmoid, Mish, PRelu, Relu, Sigmoid, SoftPlus, Swish,
-            Tanh,
-        },
-        arithmetic::Add,
-        matmul::MatMul,
-    },
+    op::{Op, arithmetic::Add, matmul::MatMul},
 };
 
 use crate::{
+    kernels::eltwise::unary::UnaryOp,
+    nodes::unary_of,
     ops::{convolution::FusedConvolution, matmul::FullyConnected},
     simd::activation::Activation,
 };
@@ -186,45 +180,12 @@ pub(crate) fn activation_of(model: &Model, id: NodeId) -> Option<Activation> {
         return None;
     }
     let op = node.op();
-    let scalar = |input: usize| -> Option<f32> {
+    let scalar = |input: usize| {
         let tensor = model.constant(*node.inputs().get(input)?)?;
         (tensor.len() == 1).then(|| tensor.element_as_f64(0).map(|v| v as f32))?
     };
-    Some(if op.is::<Relu>() {
-        Activation::Relu
-    } else if let Some(clamp) = op.downcast::<Clamp>() {
-        Activation::Clamp(clamp.min as f32, clamp.max as f32)
-    } else if op.is::<Sigmoid>() {
-        Activation::Sigmoid
-    } else if op.is::<Tanh>() {
-        Activation::Tanh
-    } else if op.is::<HSwish>() {
-        Activation::HardSwish
-    } else if op.is::<Swish>() {
-        match node.inputs().len() {
-            1 => Activation::Silu,
-            _ => match scalar(1)? {
-                1.0 => Activation::Silu,
-                beta => Activation::Swish(beta),
-            },
-        }
-    } else if op.is::<HardSigmoid>() {
-        Activation::HardSigmoid(scalar(1)?, scalar(2)?)
-    } else if let Some(gelu) = op.downcast::<Gelu>() {
-        if ov_core::op::Choice::text(&gelu.approximation_mode).eq_ignore_ascii_case("erf") {
-            Activation::GeluErf
-        } else {
-            Activation::GeluTanh
-        }
-    } else if let Some(elu) = op.downcast::<Elu>() {
-        Activation::Elu(elu.alpha as f32)
-    } else if op.is::<Mish>() {
-        Activation::Mish
-    } else if op.is::<SoftPlus>() {
-        Activation::Softplus
-    } else if op.is::<PRelu>() {
-        Activation::LeakyRelu(scalar(1)?)
-    } else {
-        return None;
-    })
+    match unary_of(op, node.inputs().len(), &scalar)? {
+        UnaryOp::Activation(activation) => Some(activation),
+        _ => None,
+    }
 }

@@ -34,7 +34,15 @@ pub struct Options {
 /// # Errors
 /// [`CompileError::NoKernel`] when no kernel takes a node.
 pub fn lower(model: &Model, options: &Options, weights: &mut Weights) -> Result<Program> {
-    Lowering { model, options, weights, ids: HashMap::new(), program: Program::default() }.run()
+    Lowering {
+        weights_fit_cache: weights_fit_cache(model),
+        model,
+        options,
+        weights,
+        ids: HashMap::new(),
+        program: Program::default(),
+    }
+    .run()
 }
 
 /// Per node of a model whose device passes have run, the kernel that would run it, or why none would.
@@ -42,6 +50,7 @@ pub fn lower(model: &Model, options: &Options, weights: &mut Weights) -> Result<
 /// # Errors
 /// When the model has a cycle.
 pub fn query(model: &Model, options: &Options) -> Result<Vec<NodeSupport>> {
+    let weights_fit_cache = weights_fit_cache(model);
     Ok(model
         .topological_order()?
         .into_iter()
@@ -54,6 +63,7 @@ pub fn query(model: &Model, options: &Options) -> Result<Vec<NodeSupport>> {
                 inputs: &inputs,
                 outputs: node.outputs(),
                 isa: options.isa,
+                weights_fit_cache,
             };
             NodeSupport {
                 node: id,
@@ -80,7 +90,16 @@ fn describe<'m>(model: &'m Model, node: &Node) -> Vec<InputDesc<'m>> {
         .collect()
 }
 
+/// Bytes of weights that are taken to stay in the last-level cache.
+const CACHE_BYTES: usize = 24 << 20;
+
+fn weights_fit_cache(model: &Model) -> bool {
+    model.nodes().filter_map(|(_, n)| n.constant()).map(Tensor::byte_len).sum::<usize>()
+        <= CACHE_BYTES
+}
+
 struct Lowering<'a> {
+    weights_fit_cache: bool,
     model: &'a Model,
     options: &'a Options,
     weights: &'a mut Weights,
@@ -172,6 +191,7 @@ impl Lowering<'_> {
             inputs: &inputs,
             outputs: node.outputs(),
             isa: self.options.isa,
+            weights_fit_cache: self.weights_fit_cache,
         };
         let (kernel, choice) = nodes::select(&view).map_err(|reasons| CompileError::NoKernel {
             device: "CPU".to_owned(),

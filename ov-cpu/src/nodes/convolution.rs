@@ -14,7 +14,10 @@ use super::{
 use crate::{
     gemm::{Epilogue, Residual, ResidualPlace},
     kernels::{
-        conv::{Conv, ConvArgs, ConvParams, ConvWeights, Source},
+        conv::{
+            Algorithm, Conv, ConvArgs, ConvParams, ConvWeights, Source, WeightsIn, choose,
+            winograd::{Winograd, WinogradTile, WinogradWeights},
+        },
         depthwise::{self, Depthwise, depthwise_f32},
     },
     ops::{convolution::FusedConvolution, layout::to_last},
@@ -28,6 +31,12 @@ pub(super) const KERNELS: &[KernelEntry] = &[
         ops: &[FusedConvolution::KIND],
         select: select_depthwise,
         bind: bind_depthwise,
+    },
+    KernelEntry {
+        name: "conv_f32_winograd",
+        ops: &[FusedConvolution::KIND],
+        select: select_winograd,
+        bind: bind_winograd,
     },
     KernelEntry {
         name: "conv_f32_direct",
@@ -272,16 +281,16 @@ fn select_direct(view: &NodeView<'_>) -> Result<Choice, Reject> {
     Ok(Choice { params: Vec::new(), packed: vec![pack], consumed: vec![1] })
 }
 
-fn bind_direct(cx: &BindContext<'_>) -> OpResult<Bound> {
-    let conv = op(cx.op);
-    let (x, w, y) = (cx.inputs[0].shape, cx.inputs[1].shape, cx.outputs[0].shape);
+/// The convolution as plain integers.
+fn params(conv: &FusedConvolution, x: &Shape, w: &Shape, y: &Shape) -> OpResult<ConvParams> {
     let x_last: Shape =
         if conv.planar { to_last(x.rank()).iter().map(|a| x[*a]).collect() } else { x.clone() };
     let spatial = &x_last[1..x.rank() - 1];
-    let windows = windows(cx, spatial)?;
-    let params = ConvParams {
+    let windows = conv.windows(&w[2..], spatial)?;
+    let channels = x_last[x.rank() - 1];
+    Ok(ConvParams {
         batch: x[0],
-        channels: x_last[x.rank() - 1],
+        channels,
         outputs: w[0],
         groups: conv.groups.max(1) as usize,
         input: three(spatial.iter().copied(), 1),
@@ -293,14 +302,97 @@ fn bind_direct(cx: &BindContext<'_>) -> OpResult<Bound> {
         source: if conv.planar {
             Source::Planar
         } else {
-            Source::ChannelsLast { pixel_stride: x_last[x.rank() - 1] }
+            Source::ChannelsLast { pixel_stride: channels }
         },
         output_stride: w[0],
+    })
+}
+
+/// Takes convolutions whose shapes are known when the model is compiled, where the cost model prefers a transform.
+fn select_winograd(view: &NodeView<'_>) -> Result<Choice, Reject> {
+    check(view)?;
+    let (x, y) = (view.inputs[0].shape.to_shape(), view.outputs[0].shape.to_shape());
+    let (Some(x), Some(y)) = (x, y) else { return Err("takes static shapes".into()) };
+    let w = view.constant(1)?;
+    let params = params(op(view.op), &x, w.shape(), &y).map_err(|e| e.to_string())?;
+    let weights = if view.weights_fit_cache { WeightsIn::Cache } else { WeightsIn::Memory };
+    let Algorithm::Winograd(tile) = choose(view.isa, &params, weights) else {
+        return Err("direct convolution is estimated to be faster".into());
     };
+    let packing = WinogradWeights::new(view.isa, tile, params.channels, params.outputs);
+    let weights = w.to_contiguous();
+    let pack = Pack::f32s(packing.packed_len(), move |out| {
+        packing.pack(weights.as_slice().expect("checked to be f32"), out);
+    });
+    Ok(Choice { params: vec![tile.outputs() as i64], packed: vec![pack], consumed: vec![1] })
+}
+
+fn bind_winograd(cx: &BindContext<'_>) -> OpResult<Bound> {
+    let params = params(op(cx.op), cx.inputs[0].shape, cx.inputs[1].shape, cx.outputs[0].shape)?;
+    let tile = match cx.params {
+        [2] => WinogradTile::Two,
+        [4] => WinogradTile::Four,
+        other => {
+            return Err(OpError::Invalid(format!("no Winograd tile is described by {other:?}")));
+        }
+    };
+    let winograd = Winograd::new(cx.isa, tile, &params).ok_or_else(|| {
+        OpError::Unsupported("this convolution by Winograd's algorithm".to_owned())
+    })?;
+    let work = params.cost();
+    let saved =
+        (9 * tile.outputs() * tile.outputs()) as f64 / (tile.inputs() * tile.inputs()) as f64;
+    Bound::step(WinogradStep {
+        winograd,
+        outputs: params.outputs,
+        weights: cx.packed_f32(0)?,
+        extras: Extras::new(cx)?,
+        cost: cost::ns(1.3 * work.flops / saved, work.bytes),
+    })
+}
+
+#[derive(Debug)]
+struct WinogradStep {
+    winograd: Winograd,
+    outputs: usize,
+    weights: Weights,
+    extras: Extras,
+    cost: f64,
+}
+
+impl Step for WinogradStep {
+    fn items(&self) -> usize {
+        self.winograd.work_items()
+    }
+
+    fn cost_ns(&self) -> f64 {
+        self.cost
+    }
+
+    fn scratch_len(&self) -> usize {
+        self.winograd.scratch_len() * 4
+    }
+
+    fn run(&self, io: &Io<'_>, range: Range<usize>, scratch: &mut [u8]) -> OpResult<()> {
+        let out = io.output::<f32>(0);
+        let args = ConvArgs {
+            input: io.input::<f32>(0).as_ptr(),
+            weights: self.weights.get(),
+            output: out.at(0, out.len()),
+            epilogue: self.extras.epilogue(io, self.outputs),
+        };
+        // SAFETY: bind checked input, output and residual against the geometry, and threads are given disjoint items.
+        unsafe { self.winograd.run(&args, range, bytemuck::cast_slice_mut(scratch)) };
+        Ok(())
+    }
+}
+
+fn bind_direct(cx: &BindContext<'_>) -> OpResult<Bound> {
+    let params = params(op(cx.op), cx.inputs[0].shape, cx.inputs[1].shape, cx.outputs[0].shape)?;
     let work = params.cost();
     Bound::step(DirectStep {
         conv: Conv::new(cx.isa, &params),
-        outputs: w[0],
+        outputs: params.outputs,
         weights: cx.packed_f32(0)?,
         extras: Extras::new(cx)?,
         cost: cost::ns(work.flops, work.bytes),

@@ -5,8 +5,19 @@ use std::ops::Range;
 use ov_core::{
     ElementType,
     op::{
-        Op, OpAttributes, OpError, OpKind, OpResult, activation::*, arithmetic::*, comparison::*,
-        logical::*, select::Select,
+        Op, OpAttributes, OpError, OpKind, OpResult,
+        activation::{
+            Abs, Acos, Acosh, Asin, Asinh, Atan, Atanh, Ceiling, Clamp, Cos, Cosh, Elu, Erf, Exp,
+            Floor, Gelu, GeluMode, HSigmoid, HSwish, HardSigmoid, Log, Mish, Negative, PRelu, Relu,
+            Round, RoundMode, Sigmoid, Sign, Sin, Sinh, SoftPlus, SoftSign, Sqrt, Swish, Tan, Tanh,
+        },
+        arithmetic::{
+            Add, Divide, FloorMod, Maximum, Minimum, Mod, Multiply, Power, SquaredDifference,
+            Subtract,
+        },
+        comparison::{Equal, Greater, GreaterEqual, Less, LessEqual, NotEqual},
+        logical::{LogicalAnd, LogicalOr, LogicalXor},
+        select::Select,
     },
 };
 
@@ -34,6 +45,7 @@ pub(super) const KERNELS: &[KernelEntry] = &[
 ];
 
 const UNARY: &[OpKind] = &[
+    HSigmoid::KIND,
     Relu::KIND,
     Clamp::KIND,
     Sigmoid::KIND,
@@ -112,6 +124,7 @@ pub(crate) fn unary_of(
         (Sigmoid::KIND, UnaryOp::Activation(Activation::Sigmoid)),
         (Tanh::KIND, UnaryOp::Activation(Activation::Tanh)),
         (HSwish::KIND, UnaryOp::Activation(Activation::HardSwish)),
+        (HSigmoid::KIND, UnaryOp::Activation(Activation::HardSigmoid(1.0 / 6.0, 0.5))),
         (Mish::KIND, UnaryOp::Activation(Activation::Mish)),
         (SoftPlus::KIND, UnaryOp::Activation(Activation::Softplus)),
         (Abs::KIND, UnaryOp::Abs),

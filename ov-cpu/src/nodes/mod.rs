@@ -1,5 +1,6 @@
 //! Kernels as the graph sees them: which operator each takes, what it packs, and the step that it becomes.
 
+mod convert;
 mod convolution;
 mod cost;
 mod eltwise;
@@ -18,6 +19,7 @@ use ov_core::{
     op::{Attribute, AttributeVisitor, Op, OpError, OpKind, OpResult, OutputType},
 };
 
+pub(crate) use eltwise::unary_of;
 pub(crate) use reference::{LentInput, evaluate_lent};
 
 use crate::{kernels::out::Out, simd::Isa};
@@ -60,6 +62,8 @@ pub struct NodeView<'a> {
     pub outputs: &'a [OutputType],
     /// The instruction set that kernels are chosen for.
     pub isa: Isa,
+    /// Whether all weights of the model stay in the last-level cache from one inference to the next.
+    pub weights_fit_cache: bool,
 }
 
 impl NodeView<'_> {
@@ -324,6 +328,7 @@ const FAMILIES: &[&[KernelEntry]] = &[
     pooling::KERNELS,
     movement::KERNELS,
     eltwise::KERNELS,
+    convert::KERNELS,
     rows::KERNELS,
     reference::KERNELS,
 ];
