@@ -78,7 +78,7 @@ pub fn gather<I: Index>(
 }
 
 /// `out[o, j, i] = x[o, indices[o, j, i], i]` for `x: [outer, axis, inner]` and indices
-/// `[outer, picked, inner]`: ONNX GatherElements whose other dimensions agree. Items are
+/// `[outer, picked, inner]`: ONNX `GatherElements` whose other dimensions agree. Items are
 /// elements of the output.
 ///
 /// # Errors

@@ -309,7 +309,9 @@ mod x86 {
             debug_assert!(n <= 8);
             static ONES_ZEROS: [i32; 16] = [-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0];
             // SAFETY: 8 elements follow index 8 - n for n <= 8; the token proves AVX.
-            unsafe { arch::_mm256_loadu_si256(ONES_ZEROS.as_ptr().add(8 - n.min(8)).cast()) }
+            unsafe {
+                ONES_ZEROS.as_ptr().add(8 - n.min(8)).cast::<arch::__m256i>().read_unaligned()
+            }
         }
     }
 
@@ -343,7 +345,7 @@ mod x86 {
         #[inline(always)]
         unsafe fn load(self, p: *const f32) -> Self::F {
             // SAFETY: the caller gives LEN readable elements.
-            unsafe { arch::_mm256_loadu_ps(p) }
+            unsafe { p.cast::<arch::__m256>().read_unaligned() }
         }
         #[inline(always)]
         unsafe fn load_n(self, p: *const f32, n: usize) -> Self::F {
@@ -353,7 +355,7 @@ mod x86 {
         #[inline(always)]
         unsafe fn store(self, p: *mut f32, v: Self::F) {
             // SAFETY: the caller gives LEN writable elements.
-            unsafe { arch::_mm256_storeu_ps(p, v) }
+            unsafe { p.cast::<arch::__m256>().write_unaligned(v) }
         }
         #[inline(always)]
         unsafe fn store_n(self, p: *mut f32, v: Self::F, n: usize) {
@@ -412,7 +414,7 @@ mod x86 {
         #[inline(always)]
         unsafe fn load(self, p: *const f32) -> Self::F {
             // SAFETY: the caller gives LEN readable elements.
-            unsafe { arch::_mm512_loadu_ps(p) }
+            unsafe { p.cast::<arch::__m512>().read_unaligned() }
         }
         #[inline(always)]
         unsafe fn load_n(self, p: *const f32, n: usize) -> Self::F {
@@ -422,7 +424,7 @@ mod x86 {
         #[inline(always)]
         unsafe fn store(self, p: *mut f32, v: Self::F) {
             // SAFETY: the caller gives LEN writable elements.
-            unsafe { arch::_mm512_storeu_ps(p, v) }
+            unsafe { p.cast::<arch::__m512>().write_unaligned(v) }
         }
         #[inline(always)]
         unsafe fn store_n(self, p: *mut f32, v: Self::F, n: usize) {

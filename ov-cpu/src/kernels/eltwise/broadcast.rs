@@ -117,11 +117,11 @@ impl<const N: usize> BroadcastPlan<N> {
         if dim == 1 {
             return;
         }
-        if let (Some(d), Some(s)) = (self.dims.last_mut(), self.strides.last()) {
-            if (0..N).all(|i| strides[i] == s[i].saturating_mul(*d)) {
-                *d = d.saturating_mul(dim);
-                return;
-            }
+        if let (Some(d), Some(s)) = (self.dims.last_mut(), self.strides.last())
+            && (0..N).all(|i| strides[i] == s[i].saturating_mul(*d))
+        {
+            *d = d.saturating_mul(dim);
+            return;
         }
         self.dims.push(dim);
         self.strides.push(strides);

@@ -81,6 +81,24 @@ fn sum<S: Simd>(s: S, x: &[f32], f: impl Fn(S::F) -> S::F, tail: impl Fn(f32) ->
     x[i..].iter().fold(s.sum(total), |t, x| t + tail(*x))
 }
 
+/// Mean of `(x - mean)²` over the row.
+#[inline(always)]
+fn variance<S: Simd>(s: S, row: &[f32], mean: f32) -> f32 {
+    let m = s.splat(mean);
+    let total = sum(
+        s,
+        row,
+        #[inline(always)]
+        |v| {
+            let d = s.sub(v, m);
+            s.mul(d, d)
+        },
+        #[inline(always)]
+        |v| (v - mean) * (v - mean),
+    );
+    total / row.len() as f32
+}
+
 /// `y = f(x, position, lanes)` by vectors; `x` may be `y`.
 ///
 /// # Safety
@@ -127,7 +145,16 @@ fn body<S: Simd>(
             let r = r[at.clone()].as_ptr();
             let to = sum_out.map_or(y, |o| o.at(at.start, n));
             // SAFETY: the rows of input, residual and output have n elements, checked above.
-            unsafe { map(s, input, to, n, |v, i, k| s.add(v, s.load_n(r.add(i), k))) };
+            unsafe {
+                map(
+                    s,
+                    input,
+                    to,
+                    n,
+                    #[inline(always)]
+                    |v, i, k| s.add(v, s.load_n(r.add(i), k)),
+                )
+            };
             input = to;
         }
         // SAFETY: n elements are at `input`, which nobody writes while the slice is used.
@@ -136,41 +163,61 @@ fn body<S: Simd>(
             RowStatistics::Rms => 0.0,
             _ => sum(s, row, |v| v, |v| v) / n as f32,
         };
-        let m = s.splat(mean);
-        let square = |v: S::F| {
-            let d = s.sub(v, m);
-            s.mul(d, d)
-        };
-        let variance = || sum(s, row, square, |v| (v - mean) * (v - mean)) / n as f32;
         let scale = match norm.statistics {
             RowStatistics::Mean => 1.0,
-            RowStatistics::MeanVarianceOutside => 1.0 / (variance().sqrt() + norm.eps),
-            _ => 1.0 / (variance() + norm.eps).sqrt(),
+            RowStatistics::MeanVarianceOutside => 1.0 / (variance(s, row, mean).sqrt() + norm.eps),
+            _ => 1.0 / (variance(s, row, mean) + norm.eps).sqrt(),
         };
         let (k, m) = (s.splat(scale), s.splat(mean));
         // SAFETY: n elements at `input` and `y`; scale and bias have n elements (checked here)
         // or one per row.
         unsafe {
             match norm.affine {
-                Affine::None => map(s, input, y, n, |v, _, _| s.mul(s.sub(v, m), k)),
+                Affine::None => map(
+                    s,
+                    input,
+                    y,
+                    n,
+                    #[inline(always)]
+                    |v, _, _| s.mul(s.sub(v, m), k),
+                ),
                 Affine::Columns { scale, bias: None } => {
                     let g = scale[..n].as_ptr();
-                    map(s, input, y, n, |v, i, l| {
-                        s.mul(s.mul(s.sub(v, m), k), s.load_n(g.add(i), l))
-                    });
+                    map(
+                        s,
+                        input,
+                        y,
+                        n,
+                        #[inline(always)]
+                        |v, i, l| s.mul(s.mul(s.sub(v, m), k), s.load_n(g.add(i), l)),
+                    );
                 }
                 Affine::Columns { scale, bias: Some(bias) } => {
                     let (g, b) = (scale[..n].as_ptr(), bias[..n].as_ptr());
-                    map(s, input, y, n, |v, i, l| {
-                        let t = s.mul(s.sub(v, m), k);
-                        s.fma(t, s.load_n(g.add(i), l), s.load_n(b.add(i), l))
-                    });
+                    map(
+                        s,
+                        input,
+                        y,
+                        n,
+                        #[inline(always)]
+                        |v, i, l| {
+                            let t = s.mul(s.sub(v, m), k);
+                            s.fma(t, s.load_n(g.add(i), l), s.load_n(b.add(i), l))
+                        },
+                    );
                 }
                 Affine::Rows { scale, bias } => {
                     let at = item % scale.len();
                     let k = s.mul(k, s.splat(scale[at]));
                     let b = s.splat(bias.map_or(0.0, |b| b[at]));
-                    map(s, input, y, n, |v, _, _| s.fma(s.sub(v, m), k, b));
+                    map(
+                        s,
+                        input,
+                        y,
+                        n,
+                        #[inline(always)]
+                        |v, _, _| s.fma(s.sub(v, m), k, b),
+                    );
                 }
             }
         }

@@ -42,28 +42,38 @@ fn blend<S: Simd>(s: S, table: &AxisTable, at: usize, x: &[f32], inner: usize, y
         2 => {
             let (a, b) = (run(0), run(1));
             let (u, v) = (s.splat(weight[0]), s.splat(weight[1]));
-            each(s, y, |i, n| {
-                // SAFETY: `each` gives positions inside y, which is as long as the runs.
-                unsafe {
-                    let (p, q) = (a.as_ptr().add(i), b.as_ptr().add(i));
-                    s.fma(u, s.load_n(p, n), s.mul(v, s.load_n(q, n)))
-                }
-            });
+            each(
+                s,
+                y,
+                #[inline(always)]
+                |i, n| {
+                    // SAFETY: `each` gives positions inside y, which is as long as the runs.
+                    unsafe {
+                        let (p, q) = (a.as_ptr().add(i), b.as_ptr().add(i));
+                        s.fma(u, s.load_n(p, n), s.mul(v, s.load_n(q, n)))
+                    }
+                },
+            );
         }
         _ => {
             for k in 0..index.len() {
                 let _ = run(k);
             }
-            each(s, y, |i, n| {
-                let mut acc = s.zero();
-                for k in 0..index.len() {
-                    // SAFETY: the runs were sliced above, and i is inside them.
-                    let p = unsafe { x.as_ptr().add(index[k] as usize * inner + i) };
-                    // SAFETY: n elements are left in the run.
-                    acc = s.fma(s.splat(weight[k]), unsafe { s.load_n(p, n) }, acc);
-                }
-                acc
-            });
+            each(
+                s,
+                y,
+                #[inline(always)]
+                |i, n| {
+                    let mut acc = s.zero();
+                    for k in 0..index.len() {
+                        // SAFETY: the runs were sliced above, and i is inside them.
+                        let p = unsafe { x.as_ptr().add(index[k] as usize * inner + i) };
+                        // SAFETY: n elements are left in the run.
+                        acc = s.fma(s.splat(weight[k]), unsafe { s.load_n(p, n) }, acc);
+                    }
+                    acc
+                },
+            );
         }
     }
 }

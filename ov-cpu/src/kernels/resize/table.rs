@@ -148,7 +148,7 @@ impl AxisTable {
             if exclude && !(0..=last).contains(&at) { 0.0 } else { kernel(x - at as f64) }
         };
         let sum: f64 = (0..self.taps as i64).map(weigh).sum();
-        let scale = if sum != 0.0 { 1.0 / sum } else { 1.0 };
+        let scale = if sum == 0.0 { 1.0 } else { 1.0 / sum };
         for k in 0..self.taps as i64 {
             self.index.push((first + k).clamp(0, last) as u32);
             self.weight.push((weigh(k) * scale) as f32);

@@ -145,6 +145,80 @@ unsafe fn each<S: Bits, const G: usize>(
     }
 }
 
+/// The rows and weights that the gates of a step read and write.
+#[derive(Clone, Copy)]
+struct Step<'a, S: Bits> {
+    s: S,
+    layer: &'a Layer<'a>,
+    rows: &'a Rows,
+}
+
+impl<S: Bits> Step<'_, S> {
+    /// Units `unit..unit + n` of a gate in a row of `gates * hidden`.
+    #[inline(always)]
+    fn part(self, x: &[f32], gate: usize, unit: usize, n: usize) -> S::F {
+        let x = &x[gate * self.layer.hidden + unit..][..n];
+        // SAFETY: the slice has n elements.
+        unsafe { self.s.load_n(x.as_ptr(), n) }
+    }
+
+    /// # Safety
+    /// `p` must be one of the group's scratch arrays, which are padded to whole vectors.
+    #[inline(always)]
+    unsafe fn load(self, p: *const f32, row: usize, unit: usize) -> S::F {
+        // SAFETY: the caller's contract.
+        unsafe { self.s.load(p.add(row * self.rows.padded + unit)) }
+    }
+
+    /// # Safety
+    /// As for [`Self::load`].
+    #[inline(always)]
+    unsafe fn store(self, p: *mut f32, row: usize, unit: usize, v: S::F) {
+        // SAFETY: the caller's contract.
+        unsafe { self.s.store(p.add(row * self.rows.padded + unit), v) }
+    }
+
+    /// # Safety
+    /// As for [`Self::load`].
+    #[inline(always)]
+    unsafe fn keep(self, row: usize, unit: usize) {
+        // SAFETY: the caller's contract.
+        unsafe { self.store(self.rows.next, row, unit, self.load(self.rows.h, row, unit)) }
+    }
+
+    /// `activation(clip(v))` with the activation of this number.
+    #[inline(always)]
+    fn gate(self, activation: usize, v: S::F) -> S::F {
+        let (s, clip) = (self.s, self.layer.clip);
+        let v = s.min(s.splat(clip), s.max(s.splat(-clip), v));
+        act(s, self.layer.activations[activation], v)
+    }
+
+    /// `v` plus the peephole's weight times the cell state.
+    #[inline(always)]
+    fn peep(self, gate: usize, unit: usize, n: usize, c: S::F, v: S::F) -> S::F {
+        match self.layer.peepholes {
+            Some(w) => self.s.fma(self.part(w, gate, unit, n), c, v),
+            None => v,
+        }
+    }
+
+    /// `z h + (1 - z) new` as the next state.
+    ///
+    /// # Safety
+    /// As for [`Self::load`].
+    #[inline(always)]
+    unsafe fn mix(self, row: usize, unit: usize, z: S::F, new: S::F) {
+        let s = self.s;
+        // SAFETY: the caller's contract.
+        unsafe {
+            let h = self.load(self.rows.h, row, unit);
+            let v = s.fma(z, h, s.mul(s.sub(s.splat(1.0), z), new));
+            self.store(self.rows.next, row, unit, v);
+        }
+    }
+}
+
 /// Computes the next states of `m` rows; rows without input keep theirs.
 #[inline(always)]
 pub(super) fn step<S: Bits>(
@@ -156,77 +230,97 @@ pub(super) fn step<S: Bits>(
     inputs: &[Option<&[f32]>; GROUP],
 ) {
     let hidden = layer.hidden;
-    let [f, g, o] = layer.activations;
-    let (low, high) = (s.splat(-layer.clip), s.splat(layer.clip));
-    let clip = |v: S::F| s.min(high, s.max(low, v));
-    // SAFETY: units below `hidden` have n elements in every slice, sliced here.
-    let part = |x: &[f32], gate: usize, unit: usize, n: usize| unsafe {
-        s.load_n(x[gate * hidden + unit..][..n].as_ptr(), n)
-    };
-    // SAFETY: scratch rows are padded to whole vectors, so every unit has a vector of room.
-    let load =
-        |p: *const f32, row: usize, unit: usize| unsafe { s.load(p.add(row * rows.padded + unit)) };
-    // SAFETY: as for the loads.
-    let store = |p: *mut f32, row: usize, unit: usize, v| unsafe {
-        s.store(p.add(row * rows.padded + unit), v)
-    };
-    let keep = |row: usize, unit: usize| store(rows.next, row, unit, load(rows.h, row, unit));
-    let one = s.splat(1.0);
+    let t = Step { s, layer, rows };
     // SAFETY: the states are in scratch rows of padded length.
     unsafe {
         match kind {
-            CellKind::Lstm => {
-                each::<S, 4>(s, rows.h, rows, m, layer.packed, hidden, |row, u, n, p| {
-                    let Some(x) = inputs[row] else { return keep(row, u) };
-                    let c = load(rows.c, row, u);
-                    let peep = |gate, c, v| match layer.peepholes {
-                        Some(w) => s.fma(part(w, gate, u, n), c, v),
-                        None => v,
-                    };
-                    let sum = |gate: usize| s.add(part(x, gate, u, n), p[gate]);
-                    let i = act(s, f, clip(peep(0, c, sum(0))));
-                    let forget = act(s, f, clip(peep(2, c, sum(2))));
-                    let new = act(s, g, clip(sum(3)));
+            CellKind::Lstm => each::<S, 4>(
+                s,
+                rows.h,
+                rows,
+                m,
+                layer.packed,
+                hidden,
+                #[inline(always)]
+                |row, u, n, p| {
+                    let Some(x) = inputs[row] else { return t.keep(row, u) };
+                    let c = t.load(rows.c, row, u);
+                    let i = t.gate(0, t.peep(0, u, n, c, s.add(t.part(x, 0, u, n), p[0])));
+                    let forget = t.gate(0, t.peep(2, u, n, c, s.add(t.part(x, 2, u, n), p[2])));
+                    let new = t.gate(1, s.add(t.part(x, 3, u, n), p[3]));
                     let c = s.fma(forget, c, s.mul(i, new));
-                    let out = act(s, f, clip(peep(1, c, sum(1))));
-                    store(rows.c, row, u, c);
-                    store(rows.next, row, u, s.mul(out, act(s, o, c)));
-                })
-            }
-            CellKind::GruLinear => {
-                each::<S, 3>(s, rows.h, rows, m, layer.packed, hidden, |row, u, n, p| {
-                    let Some(x) = inputs[row] else { return keep(row, u) };
-                    let z = act(s, f, clip(s.add(part(x, 0, u, n), p[0])));
-                    let r = act(s, f, clip(s.add(part(x, 1, u, n), p[1])));
-                    let rec = layer.bias.map_or(p[2], |b| s.add(p[2], part(b, 0, u, n)));
-                    let new = act(s, g, clip(s.fma(r, rec, part(x, 2, u, n))));
-                    let h = load(rows.h, row, u);
-                    store(rows.next, row, u, s.fma(z, h, s.mul(s.sub(one, z), new)));
-                })
-            }
+                    let out = t.gate(0, t.peep(1, u, n, c, s.add(t.part(x, 1, u, n), p[1])));
+                    t.store(rows.c, row, u, c);
+                    let h = s.mul(out, act(s, layer.activations[2], c));
+                    t.store(rows.next, row, u, h);
+                },
+            ),
+            CellKind::GruLinear => each::<S, 3>(
+                s,
+                rows.h,
+                rows,
+                m,
+                layer.packed,
+                hidden,
+                #[inline(always)]
+                |row, u, n, p| {
+                    let Some(x) = inputs[row] else { return t.keep(row, u) };
+                    let z = t.gate(0, s.add(t.part(x, 0, u, n), p[0]));
+                    let r = t.gate(0, s.add(t.part(x, 1, u, n), p[1]));
+                    let product = match layer.bias {
+                        Some(b) => s.add(p[2], t.part(b, 0, u, n)),
+                        None => p[2],
+                    };
+                    let new = t.gate(1, s.fma(r, product, t.part(x, 2, u, n)));
+                    t.mix(row, u, z, new);
+                },
+            ),
             CellKind::Gru => {
                 let (first, second) = layer.packed.split_at(2 * hidden * rows.padded);
-                each::<S, 2>(s, rows.h, rows, m, first, hidden, |row, u, n, p| {
-                    let Some(x) = inputs[row] else { return };
-                    let z = act(s, f, clip(s.add(part(x, 0, u, n), p[0])));
-                    let r = act(s, f, clip(s.add(part(x, 1, u, n), p[1])));
-                    store(rows.z, row, u, z);
-                    store(rows.reset, row, u, s.mul(r, load(rows.h, row, u)));
-                });
-                each::<S, 1>(s, rows.reset, rows, m, second, hidden, |row, u, n, p| {
-                    let Some(x) = inputs[row] else { return keep(row, u) };
-                    let z = load(rows.z, row, u);
-                    let new = act(s, g, clip(s.add(part(x, 2, u, n), p[0])));
-                    let h = load(rows.h, row, u);
-                    store(rows.next, row, u, s.fma(z, h, s.mul(s.sub(one, z), new)));
-                });
+                each::<S, 2>(
+                    s,
+                    rows.h,
+                    rows,
+                    m,
+                    first,
+                    hidden,
+                    #[inline(always)]
+                    |row, u, n, p| {
+                        let Some(x) = inputs[row] else { return };
+                        let z = t.gate(0, s.add(t.part(x, 0, u, n), p[0]));
+                        let r = t.gate(0, s.add(t.part(x, 1, u, n), p[1]));
+                        t.store(rows.z, row, u, z);
+                        t.store(rows.reset, row, u, s.mul(r, t.load(rows.h, row, u)));
+                    },
+                );
+                each::<S, 1>(
+                    s,
+                    rows.reset,
+                    rows,
+                    m,
+                    second,
+                    hidden,
+                    #[inline(always)]
+                    |row, u, n, p| {
+                        let Some(x) = inputs[row] else { return t.keep(row, u) };
+                        let new = t.gate(1, s.add(t.part(x, 2, u, n), p[0]));
+                        t.mix(row, u, t.load(rows.z, row, u), new);
+                    },
+                );
             }
-            CellKind::Plain => {
-                each::<S, 1>(s, rows.h, rows, m, layer.packed, hidden, |row, u, n, p| {
-                    let Some(x) = inputs[row] else { return keep(row, u) };
-                    store(rows.next, row, u, act(s, f, clip(s.add(part(x, 0, u, n), p[0]))));
-                })
-            }
+            CellKind::Plain => each::<S, 1>(
+                s,
+                rows.h,
+                rows,
+                m,
+                layer.packed,
+                hidden,
+                #[inline(always)]
+                |row, u, n, p| {
+                    let Some(x) = inputs[row] else { return t.keep(row, u) };
+                    t.store(rows.next, row, u, t.gate(0, s.add(t.part(x, 0, u, n), p[0])));
+                },
+            ),
         }
     }
 }

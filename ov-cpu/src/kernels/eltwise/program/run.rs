@@ -77,17 +77,26 @@ unsafe fn each<S: Bits, const N: usize>(
     let mut i = 0;
     // SAFETY: every access is below n.
     unsafe {
-        while i + 2 * S::LEN <= n {
-            let a = f(x.map(|p| s.load(p.add(i))));
-            let b = f(x.map(|p| s.load(p.add(i + S::LEN))));
-            s.store(y.add(i), a);
-            s.store(y.add(i + S::LEN), b);
-            i += 2 * S::LEN;
+        while i + S::LEN <= n {
+            s.store(
+                y.add(i),
+                f(x.map(
+                    #[inline(always)]
+                    |p| s.load(p.add(i)),
+                )),
+            );
+            i += S::LEN;
         }
-        while i < n {
-            let k = S::LEN.min(n - i);
-            s.store_n(y.add(i), f(x.map(|p| s.load_n(p.add(i), k))), k);
-            i += k;
+        if i < n {
+            let k = n - i;
+            s.store_n(
+                y.add(i),
+                f(x.map(
+                    #[inline(always)]
+                    |p| s.load_n(p.add(i), k),
+                )),
+                k,
+            );
         }
     }
 }
@@ -127,22 +136,78 @@ unsafe fn binary<S: Bits>(s: S, op: BinaryOp, a: *const f32, b: *const f32, y: *
     // SAFETY: the caller's contract.
     unsafe {
         match op {
-            BinaryOp::Add => each(s, [a, b], y, n, |[a, b]| s.add(a, b)),
-            BinaryOp::Sub => each(s, [a, b], y, n, |[a, b]| s.sub(a, b)),
-            BinaryOp::Mul => each(s, [a, b], y, n, |[a, b]| s.mul(a, b)),
-            BinaryOp::Div => each(s, [a, b], y, n, |[a, b]| s.div(a, b)),
+            BinaryOp::Add => each(
+                s,
+                [a, b],
+                y,
+                n,
+                #[inline(always)]
+                |[a, b]| s.add(a, b),
+            ),
+            BinaryOp::Sub => each(
+                s,
+                [a, b],
+                y,
+                n,
+                #[inline(always)]
+                |[a, b]| s.sub(a, b),
+            ),
+            BinaryOp::Mul => each(
+                s,
+                [a, b],
+                y,
+                n,
+                #[inline(always)]
+                |[a, b]| s.mul(a, b),
+            ),
+            BinaryOp::Div => each(
+                s,
+                [a, b],
+                y,
+                n,
+                #[inline(always)]
+                |[a, b]| s.div(a, b),
+            ),
             BinaryOp::Max => {
-                each(s, [a, b], y, n, |[a, b]| s.select(s.eq(a, a), s.max(a, b), a));
+                each(
+                    s,
+                    [a, b],
+                    y,
+                    n,
+                    #[inline(always)]
+                    |[a, b]| s.select(s.eq(a, a), s.max(a, b), a),
+                );
             }
             BinaryOp::Min => {
-                each(s, [a, b], y, n, |[a, b]| s.select(s.eq(a, a), s.min(a, b), a));
+                each(
+                    s,
+                    [a, b],
+                    y,
+                    n,
+                    #[inline(always)]
+                    |[a, b]| s.select(s.eq(a, a), s.min(a, b), a),
+                );
             }
-            BinaryOp::SquaredDifference => each(s, [a, b], y, n, |[a, b]| {
-                let d = s.sub(a, b);
-                s.mul(d, d)
-            }),
+            BinaryOp::SquaredDifference => each(
+                s,
+                [a, b],
+                y,
+                n,
+                #[inline(always)]
+                |[a, b]| {
+                    let d = s.sub(a, b);
+                    s.mul(d, d)
+                },
+            ),
             BinaryOp::PRelu => {
-                each(s, [a, b], y, n, |[a, b]| s.select(s.lt(a, s.zero()), s.mul(a, b), a));
+                each(
+                    s,
+                    [a, b],
+                    y,
+                    n,
+                    #[inline(always)]
+                    |[a, b]| s.select(s.lt(a, s.zero()), s.mul(a, b), a),
+                );
             }
             BinaryOp::Pow => lanes(a, b, y, n, f32::powf),
             BinaryOp::Mod => lanes(a, b, y, n, |a, b| a % b),
@@ -169,13 +234,55 @@ unsafe fn compare<S: Bits>(
     // SAFETY: the caller's contract.
     unsafe {
         match op {
-            CompareOp::Equal => each(s, [a, b], y, n, |[a, b]| s.select(s.eq(a, b), one, zero)),
-            CompareOp::NotEqual => each(s, [a, b], y, n, |[a, b]| s.select(s.eq(a, b), zero, one)),
-            CompareOp::Less => each(s, [a, b], y, n, |[a, b]| s.select(s.lt(a, b), one, zero)),
-            CompareOp::LessEqual => each(s, [a, b], y, n, |[a, b]| s.select(s.le(a, b), one, zero)),
-            CompareOp::Greater => each(s, [a, b], y, n, |[a, b]| s.select(s.lt(b, a), one, zero)),
+            CompareOp::Equal => each(
+                s,
+                [a, b],
+                y,
+                n,
+                #[inline(always)]
+                |[a, b]| s.select(s.eq(a, b), one, zero),
+            ),
+            CompareOp::NotEqual => each(
+                s,
+                [a, b],
+                y,
+                n,
+                #[inline(always)]
+                |[a, b]| s.select(s.eq(a, b), zero, one),
+            ),
+            CompareOp::Less => each(
+                s,
+                [a, b],
+                y,
+                n,
+                #[inline(always)]
+                |[a, b]| s.select(s.lt(a, b), one, zero),
+            ),
+            CompareOp::LessEqual => each(
+                s,
+                [a, b],
+                y,
+                n,
+                #[inline(always)]
+                |[a, b]| s.select(s.le(a, b), one, zero),
+            ),
+            CompareOp::Greater => each(
+                s,
+                [a, b],
+                y,
+                n,
+                #[inline(always)]
+                |[a, b]| s.select(s.lt(b, a), one, zero),
+            ),
             CompareOp::GreaterEqual => {
-                each(s, [a, b], y, n, |[a, b]| s.select(s.le(b, a), one, zero));
+                each(
+                    s,
+                    [a, b],
+                    y,
+                    n,
+                    #[inline(always)]
+                    |[a, b]| s.select(s.le(b, a), one, zero),
+                );
             }
         }
     }
@@ -202,11 +309,25 @@ fn execute<S: Bits>(s: S, tile: &Tile<'_>) {
                 }
                 Instruction::MulAdd(a, b, c) => {
                     let x = [tile.read(a), tile.read(b), tile.read(c)];
-                    each(s, x, y, n, |[a, b, c]| s.fma(a, b, c));
+                    each(
+                        s,
+                        x,
+                        y,
+                        n,
+                        #[inline(always)]
+                        |[a, b, c]| s.fma(a, b, c),
+                    );
                 }
                 Instruction::Select(c, a, b) => {
                     let x = [tile.read(c), tile.read(a), tile.read(b)];
-                    each(s, x, y, n, |[c, a, b]| s.select(s.eq(c, s.zero()), b, a));
+                    each(
+                        s,
+                        x,
+                        y,
+                        n,
+                        #[inline(always)]
+                        |[c, a, b]| s.select(s.eq(c, s.zero()), b, a),
+                    );
                 }
             }
         }
