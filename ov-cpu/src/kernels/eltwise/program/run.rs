@@ -113,7 +113,16 @@ impl<S: Bits> Visitor for Apply<S> {
     fn visit<U: Unary>(self, u: U) {
         let s = self.s;
         // SAFETY: the pointers are a tile's, n elements each.
-        unsafe { each(s, [self.x], self.y, self.n, |[x]| u.eval(s, x)) };
+        unsafe {
+            each(
+                s,
+                [self.x],
+                self.y,
+                self.n,
+                #[inline(always)]
+                |[x]| u.eval(s, x),
+            )
+        };
     }
 }
 
