@@ -13,5 +13,5 @@ pub mod resize;
 pub mod rnn;
 pub mod softmax;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 pub mod transpose;

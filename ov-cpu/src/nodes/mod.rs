@@ -7,9 +7,11 @@ mod eltwise;
 mod matmul;
 mod movement;
 mod pooling;
+mod product;
 mod reference;
 mod rows;
-
+#[cfg(test)]
+mod testing;
 mod view;
 
 use std::{borrow::Cow, fmt, ops::Range};
@@ -330,6 +332,7 @@ const FAMILIES: &[&[KernelEntry]] = &[
     eltwise::KERNELS,
     convert::KERNELS,
     rows::KERNELS,
+    product::KERNELS,
     reference::KERNELS,
 ];
 
