@@ -10,7 +10,7 @@ use crate::{
     error::{Error, Result},
     model::{Model, NodeId, Value},
     op::{Op, core::Constant},
-    tensor::Tensor,
+    tensor::{ElementType, Tensor},
 };
 
 /// Why a rewrite did not apply.
@@ -129,6 +129,19 @@ impl Rewriter<'_> {
         like: NodeId,
     ) -> Result<NodeId, NoMatch> {
         let name = self.model.node(like).name().to_owned();
+        self.add_named(op, inputs, &name)
+    }
+
+    /// Adds an operator under a name of its own.
+    ///
+    /// # Errors
+    /// [`NoMatch::Refused`] when the operator refuses its inputs.
+    pub fn add_named(
+        &mut self,
+        op: Box<dyn Op>,
+        inputs: &[Value],
+        name: &str,
+    ) -> Result<NodeId, NoMatch> {
         let id = self.model.add_node(op, inputs, name)?;
         self.added.push(id);
         Ok(id)
@@ -246,7 +259,8 @@ fn commit(model: &mut Model, patch: &Patch) -> Result<Vec<NodeId>, NoMatch> {
     }
     for (old, new) in &patch.0 {
         let (old, new) = (model.value_type(*old), model.value_type(*new));
-        NoMatch::unless(old.element_type == new.element_type, "the element type would change")?;
+        let same = old.element_type == new.element_type || old.element_type == ElementType::Dynamic;
+        NoMatch::unless(same, "the element type would change")?;
         NoMatch::unless(old.shape.intersect(&new.shape).is_some(), "the shape would change")?;
     }
     let mut touched = Vec::new();

@@ -1,12 +1,14 @@
 //! The rewrites, one per file, in the order in which they are tried.
 
 mod arithmetic;
+mod attention;
 mod batch_norm;
 mod convert;
 mod factors;
 mod gelu;
 mod hard_swish;
 mod identity;
+mod inline_if;
 mod layer_norm;
 mod reshape;
 mod rms_norm;
@@ -19,6 +21,7 @@ use super::Rewrite;
 
 /// Rewrites that leave one spelling of everything that has several.
 pub const CANONICAL: &[Rewrite] = &[
+    inline_if::REWRITE,
     identity::REWRITE,
     convert::REWRITE,
     transpose::CHAIN,
@@ -44,6 +47,7 @@ pub const FUSIONS: &[Rewrite] = &[
     layer_norm::SCALE,
     layer_norm::BIAS,
     rms_norm::REWRITE,
+    attention::REWRITE,
     // After the activations, whose constants they would join with neighbouring ones.
     arithmetic::CHAIN,
     scale_weights::AFTER,

@@ -27,7 +27,7 @@ pub(super) fn order(m: &Model, value: Value) -> Option<Vec<usize>> {
     order.into_iter().map(|a| usize::try_from(a).ok().filter(|a| *a < rank)).collect()
 }
 
-fn add_transpose(
+pub(super) fn add_transpose(
     cx: &mut Rewriter<'_>,
     x: Value,
     order: &[usize],
@@ -92,7 +92,7 @@ fn into_matmul(cx: &mut Rewriter<'_>, root: NodeId) -> Result<Patch, NoMatch> {
 
 /// The transposition's input and its order before the last two axes are exchanged, when that order is a better one:
 /// none at all, or one that leaves the last axis in place so that rows are copied whole.
-fn without_exchange(m: &Model, value: Value) -> Option<(Value, Vec<usize>)> {
+pub(super) fn without_exchange(m: &Model, value: Value) -> Option<(Value, Vec<usize>)> {
     let mut order = order(m, value)?;
     let last = order.len().checked_sub(1).filter(|l| *l > 0)?;
     let moved = order[last] != last;
