@@ -13,7 +13,7 @@ use crate::{
     error::Result,
     model::{Model, Node, NodeId, Value},
     op::{Attribute, AttributeVisitor, Op, OpResult, core::Parameter},
-    tensor::Tensor,
+    tensor::{ElementType, Tensor},
 };
 
 /// Joins nodes of the same operator, attributes and inputs, and constants of the same type, shape and bytes.
@@ -52,6 +52,9 @@ fn hash_node(node: &Node) -> Option<u64> {
     let mut hasher = FxHasher::default();
     let kind = node.op().kind();
     if let Some(tensor) = node.constant() {
+        if tensor.element_type() == ElementType::Sequence {
+            return None;
+        }
         hash_tensor(tensor, &mut hasher);
         return Some(hasher.finish());
     }

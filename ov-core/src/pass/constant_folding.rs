@@ -90,7 +90,9 @@ impl ConstantFolding {
             }
         };
         let produced = results.iter().map(Tensor::byte_len).fold(0, usize::saturating_add);
-        if !self.admits(produced, input_bytes) || results.iter().any(Tensor::is_absent) {
+        if !self.admits(produced, input_bytes)
+            || results.iter().any(|t| t.is_absent() || t.element_type() == ElementType::Sequence)
+        {
             return Ok(false);
         }
         let name = node.name().to_owned();
@@ -138,7 +140,6 @@ const KEPT: &[&str] = &[
     "Multinomial",
     "Bernoulli",
     "Dropout",
-    "QuantizeLinear",
     "DequantizeLinear",
     "FakeQuantize",
 ];

@@ -49,11 +49,18 @@ pub trait Pattern {
     /// The operand that is not constant and the constant one of a commutative `T`.
     fn with_constant<T: Op>(&self, value: Value) -> Option<(Value, &Tensor)>;
 
+    /// The operand that is not constant of a commutative `T` whose other one is a constant that leaves its shape as it
+    /// is.
+    fn with_narrow_constant<T: Op>(&self, value: Value) -> Option<(Value, &Tensor)>;
+
     /// Whether every value is read once and not given out, so that its producer can go.
     fn single_use(&self, values: &[Value]) -> bool;
 
     /// Whether two values certainly have the same shape.
     fn same_shape(&self, a: Value, b: Value) -> bool;
+
+    /// Whether `small` certainly broadcasts to the shape of `large` and leaves it as it is.
+    fn broadcasts_into(&self, small: Value, large: Value) -> bool;
 
     /// The rank of a value, if known.
     fn rank(&self, value: Value) -> Option<usize>;
@@ -144,6 +151,12 @@ impl Pattern for Model {
         }
     }
 
+    fn with_narrow_constant<T: Op>(&self, value: Value) -> Option<(Value, &Tensor)> {
+        let (x, tensor) = self.with_constant::<T>(value)?;
+        let constant = self.other_operand::<T>(value, x)?;
+        self.broadcasts_into(constant, x).then_some((x, tensor))
+    }
+
     fn single_use(&self, values: &[Value]) -> bool {
         values.iter().all(|v| self.has_single_use(*v))
     }
@@ -154,6 +167,19 @@ impl Pattern for Model {
             (Some(x), Some(y)) => x.len() == y.len() && x.iter().zip(y).all(|(x, y)| x.same(*y)),
             _ => false,
         }
+    }
+
+    fn broadcasts_into(&self, small: Value, large: Value) -> bool {
+        let (Some(small), Some(large)) = (self.shape(small).dims(), self.shape(large).dims())
+        else {
+            return false;
+        };
+        small.len() <= large.len()
+            && small
+                .iter()
+                .rev()
+                .zip(large.iter().rev())
+                .all(|(s, l)| s.value() == Some(1) || s.same(*l))
     }
 
     fn rank(&self, value: Value) -> Option<usize> {

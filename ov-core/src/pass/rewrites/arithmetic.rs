@@ -59,7 +59,7 @@ fn neutral(cx: &mut Rewriter<'_>, root: NodeId) -> Result<Patch, NoMatch> {
     if value != f64::from(u8::from(!sum)) {
         return Err(NoMatch::Pattern);
     }
-    let same = m.same_shape(x, root.into()) && m.element_type(x) == m.element_type(root.into());
+    let same = m.broadcasts_into(c, x) && m.element_type(x) == m.element_type(root.into());
     NoMatch::unless(same, "the constant broadens the shape")?;
     Ok(Patch::replace(root, x))
 }
@@ -89,7 +89,7 @@ fn difference(cx: &mut Rewriter<'_>, root: NodeId) -> Result<Patch, NoMatch> {
     let (a, b) = m.binary::<Subtract>(root.into()).ok_or(NoMatch::Pattern)?;
     let ty = m.element_type(root.into());
     NoMatch::unless(ty.is_float(), "integers may wrap or be unsigned")?;
-    if m.constant(b).is_none() && m.scalar(a) == Some(0.0) && m.same_shape(b, root.into()) {
+    if m.constant(b).is_none() && m.scalar(a) == Some(0.0) && m.broadcasts_into(a, b) {
         let y = cx.add(Negative {}, &[b], root)?;
         return Ok(Patch::replace(root, y));
     }
@@ -128,7 +128,6 @@ fn chain(cx: &mut Rewriter<'_>, root: NodeId) -> Result<Patch, NoMatch> {
     let op = m.node(root).op().clone_box();
     let constant = cx.constant(constant, root);
     let y = cx.add_boxed(op, &[x, constant], root)?;
-    NoMatch::unless(cx.model().same_shape(y.into(), root.into()), "the shape would change")?;
     Ok(Patch::replace(root, y))
 }
 
@@ -138,8 +137,8 @@ fn nested<T: crate::op::Op>(
     root: Value,
     op: &dyn crate::op::Op,
 ) -> Option<(Value, Value, Tensor)> {
-    let (inner, c2) = m.with_constant::<T>(root)?;
-    let (x, c1) = m.with_constant::<T>(inner)?;
+    let (inner, c2) = m.with_narrow_constant::<T>(root)?;
+    let (x, c1) = m.with_narrow_constant::<T>(inner)?;
     let joint = (c1.element_type().is_float()).then(|| combine(c1, c2, op))??;
     (joint.len() <= c1.len().max(c2.len())).then_some((x, inner, joint))
 }

@@ -64,14 +64,15 @@ fn apply(cx: &mut Rewriter<'_>, root: NodeId) -> Result<Patch, NoMatch> {
 fn find(m: &Model, sum: Value) -> Option<Scores> {
     if let Some((a, b)) = m.binary::<Add>(sum) {
         return [(a, b), (b, a)].into_iter().find_map(|(scores, mask)| {
-            let narrow = m.same_shape(scores, sum) && m.has_single_use(scores);
+            let narrow = m.broadcasts_into(mask, scores) && m.has_single_use(scores);
             let found = narrow.then(|| product(m, scores))??;
             Some(Scores { mask: Some(mask), ..found })
         });
     }
     if let Some([condition, scores, hidden]) = m.inputs_of::<Select>(sum) {
         let hides = m.scalar(*hidden) == Some(f64::NEG_INFINITY)
-            && m.same_shape(*scores, sum)
+            && m.broadcasts_into(*condition, *scores)
+            && m.broadcasts_into(*hidden, *scores)
             && m.has_single_use(*scores);
         let found = hides.then(|| product(m, *scores))??;
         return Some(Scores { mask: Some(*condition), ..found });
@@ -88,19 +89,25 @@ fn product(m: &Model, scores: Value) -> Option<Scores> {
     let (q, of_q) = unscaled(m, a);
     let (k, of_k) = unscaled(m, b);
     scale *= of_q * of_k;
-    m.element_type(q).is_float().then_some(Scores { q, k, by_key: op.transpose_b, scale, mask: None })
+    m.element_type(q).is_float().then_some(Scores {
+        q,
+        k,
+        by_key: op.transpose_b,
+        scale,
+        mask: None,
+    })
 }
 
 /// The value without multiplications by scalars that only it goes through.
 fn unscaled(m: &Model, mut value: Value) -> (Value, f64) {
     let mut scale = 1.0;
     loop {
-        let (next, factor) = match (m.with_scalar::<Multiply>(value), m.then_scalar::<Divide>(value))
-        {
-            (Some((x, s)), _) => (x, s),
-            (_, Some((x, s))) => (x, 1.0 / s),
-            _ => return (value, scale),
-        };
+        let (next, factor) =
+            match (m.with_scalar::<Multiply>(value), m.then_scalar::<Divide>(value)) {
+                (Some((x, s)), _) => (x, s),
+                (_, Some((x, s))) => (x, 1.0 / s),
+                _ => return (value, scale),
+            };
         if !m.has_single_use(value) {
             return (value, scale);
         }
@@ -140,7 +147,20 @@ mod tests {
         let scores = b.add(Divide::default(), &[scores, two]);
         let scores = b.add(Add {}, &[mask, scores]);
         let y = attend(&mut b, scores, v);
-        expect![[r#""#]].assert_eq(&rewritten(&b.output(y), TABLE).to_string());
+        expect![[r#"
+            model "test"
+              %0 = Parameter() {element_type=f32, shape=[2,3,2,4]} : f32[2,3,2,4] "n0"
+              %1 = Parameter() {element_type=f32, shape=[2,5,2,4]} : f32[2,5,2,4] "n1"
+              %2 = Parameter() {element_type=f32, shape=[2,2,5,4]} : f32[2,2,5,4] "n2"
+              %3 = Parameter() {element_type=f32, shape=[2,1,1,5]} : f32[2,1,1,5] "n3"
+              %4 = Constant() {value=i64[4] [0.0, 2.0, 1.0, 3.0]} : i64[4] "n4"
+              %5 = Transpose(%0, %4) : f32[2,2,3,4] "n5"
+              %14 = Constant() {value=i64[4] [0.0, 2.0, 1.0, 3.0]} : i64[4] "n8"
+              %15 = Transpose(%1, %14) : f32[2,2,5,4] "n8"
+              %17 = Constant() {value=f32[] [0.5]} : f32[] "n13"
+              %18 = ScaledDotProductAttention(%5, %15, %2, %3, %17) {causal=false} : f32[2,2,3,4] "n13"
+              return %18 as "y"
+        "#]].assert_eq(&rewritten(&b.output(y), TABLE).to_string());
     }
 
     #[test]

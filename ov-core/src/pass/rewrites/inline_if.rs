@@ -90,7 +90,13 @@ mod tests {
         let x = b.input([2, 3]);
         let condition = b.constant(Tensor::from_bools([], &[false]).expect("fits"));
         let y = b.add(choice(), &[condition, x]);
-        expect![[r#""#]].assert_eq(&rewritten(&b.output(y), TABLE).to_string());
+        expect![[r#"
+            model "test"
+              %0 = Parameter() {element_type=f32, shape=[2,3]} : f32[2,3] "n0"
+              %3 = ReLU(%0) : f32[2,3] "rectified"
+              return %3 as "y"
+        "#]]
+        .assert_eq(&rewritten(&b.output(y), TABLE).to_string());
     }
 
     #[test]

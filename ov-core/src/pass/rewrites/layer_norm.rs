@@ -120,7 +120,7 @@ fn scale(cx: &mut Rewriter<'_>, root: NodeId) -> Result<Patch, NoMatch> {
     let plain = op.normalize_variance && op.eps_mode == MvnEpsilon::InsideSqrt;
     NoMatch::unless(plain, "another normalization")?;
     NoMatch::unless(m.has_single_use(normalized), "read without scale elsewhere")?;
-    let fits = parameter_fits(m, factor, x, axis) && m.same_shape(x, root_value);
+    let fits = parameter_fits(m, factor, x, axis);
     NoMatch::unless(fits, "the scale is not one per normalized element")?;
     let op = LayerNormalization {
         axis: axis as i64 - rank as i64,

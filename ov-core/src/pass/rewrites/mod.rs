@@ -27,6 +27,7 @@ pub const CANONICAL: &[Rewrite] = &[
     transpose::CHAIN,
     // Before reshapes join, so that what becomes a reshape joins too.
     transpose::TO_RESHAPE,
+    transpose::LEADING_ONES,
     transpose::INTO_MATMUL,
     reshape::REWRITE,
     arithmetic::CONSTANT_LAST,

@@ -23,7 +23,7 @@ fn apply(cx: &mut Rewriter<'_>, root: NodeId) -> Result<Patch, NoMatch> {
     let axis = rank - axes.len().min(rank);
     NoMatch::unless(axes.iter().copied().eq(axis..rank), "not the last axes")?;
     NoMatch::unless(m.has_single_use(line), "read without scale elsewhere")?;
-    let small = m.rank(scale).is_some_and(|r| r <= axes.len()) && m.same_shape(x, root.into());
+    let small = m.rank(scale).is_some_and(|r| r <= axes.len()) && m.broadcasts_into(scale, x);
     NoMatch::unless(small, "the scale is not one per normalized element")?;
     let op = RmsNorm { axis: -(axes.len() as i64), epsilon };
     let y = cx.add(op, &[x, scale], root)?;

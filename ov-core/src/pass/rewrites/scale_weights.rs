@@ -126,10 +126,9 @@ fn scaled(tensor: &Tensor, scale: Vec<f64>, shape: Option<Vec<usize>>) -> Option
 
 fn after(cx: &mut Rewriter<'_>, root: NodeId) -> Result<Patch, NoMatch> {
     let m = cx.model();
-    let (y, constant) = m.with_constant::<Multiply>(root.into()).ok_or(NoMatch::Pattern)?;
+    let (y, constant) = m.with_narrow_constant::<Multiply>(root.into()).ok_or(NoMatch::Pattern)?;
     let (layout, tensor) = weights(m, y).ok_or(NoMatch::Pattern)?;
     NoMatch::unless(m.has_single_use(y), "the product is read elsewhere")?;
-    NoMatch::unless(m.same_shape(y, root.into()), "the constant broadens the shape")?;
     let rank = m.rank(y).ok_or(NoMatch::CheckFailed("rank not known"))?;
     let axis = layout.output_axis(rank).ok_or(NoMatch::Pattern)?;
     let scale = along(constant, rank, axis).ok_or(NoMatch::CheckFailed("not per channel"))?;
@@ -143,10 +142,9 @@ fn after(cx: &mut Rewriter<'_>, root: NodeId) -> Result<Patch, NoMatch> {
 fn before(cx: &mut Rewriter<'_>, root: NodeId) -> Result<Patch, NoMatch> {
     let m = cx.model();
     let product = m.node(root).inputs()[0];
-    let (x, constant) = m.with_constant::<Multiply>(product).ok_or(NoMatch::Pattern)?;
+    let (x, constant) = m.with_narrow_constant::<Multiply>(product).ok_or(NoMatch::Pattern)?;
     let (layout, tensor) = weights(m, root.into()).ok_or(NoMatch::Pattern)?;
     NoMatch::unless(m.has_single_use(product), "the product is read elsewhere")?;
-    NoMatch::unless(m.same_shape(x, product), "the constant broadens the shape")?;
     let rank = m.rank(x).filter(|r| *r >= 2).ok_or(NoMatch::CheckFailed("rank not known"))?;
     let transposed = m.as_op::<MatMul>(root.into()).is_some_and(|op| op.transpose_a);
     let axis = match layout {
@@ -181,12 +179,11 @@ fn with_weights(
 
 fn distribute(cx: &mut Rewriter<'_>, root: NodeId) -> Result<Patch, NoMatch> {
     let m = cx.model();
-    let (sum, c) = m.with_constant::<Multiply>(root.into()).ok_or(NoMatch::Pattern)?;
-    let (y, bias) = m.with_constant::<Add>(sum).ok_or(NoMatch::Pattern)?;
+    let (sum, c) = m.with_narrow_constant::<Multiply>(root.into()).ok_or(NoMatch::Pattern)?;
+    let (y, bias) = m.with_narrow_constant::<Add>(sum).ok_or(NoMatch::Pattern)?;
     let takes = weights(m, y).is_some() || m.with_constant::<Multiply>(y).is_some();
     NoMatch::unless(takes, "nothing takes up the product")?;
     NoMatch::unless(m.single_use(&[sum, y]), "the sum is read elsewhere")?;
-    NoMatch::unless(m.same_shape(y, root.into()), "a constant broadens the shape")?;
     let joint = combine(bias, c, &Multiply {}).ok_or(NoMatch::Pattern)?;
     NoMatch::unless(joint.len() <= bias.len().max(c.len()), "the constants broaden each other")?;
     let c = c.clone();
@@ -198,9 +195,9 @@ fn distribute(cx: &mut Rewriter<'_>, root: NodeId) -> Result<Patch, NoMatch> {
 
 fn bias_shape(cx: &mut Rewriter<'_>, root: NodeId) -> Result<Patch, NoMatch> {
     let m = cx.model();
-    let (y, bias) = m.with_constant::<Add>(root.into()).ok_or(NoMatch::Pattern)?;
+    let (y, bias) = m.with_narrow_constant::<Add>(root.into()).ok_or(NoMatch::Pattern)?;
     let (layout, _) = weights(m, y).ok_or(NoMatch::Pattern)?;
-    let rank = m.rank(y).filter(|_| m.same_shape(y, root.into())).ok_or(NoMatch::Pattern)?;
+    let rank = m.rank(y).ok_or(NoMatch::Pattern)?;
     if matches!(layout, Weights::MatMul { .. }) || bias.rank() == rank || bias.len() == 1 {
         return Err(NoMatch::Pattern);
     }
@@ -219,6 +216,7 @@ mod tests {
 
     use super::super::super::testing::{Build, rewritten};
     use super::*;
+    use crate::tensor::{Dimension, PartialShape};
 
     const TABLE: &[Rewrite] =
         &[super::super::arithmetic::CHAIN, AFTER, BEFORE, DISTRIBUTE, BIAS_SHAPE];
@@ -257,6 +255,21 @@ mod tests {
               %16 = Add(%18, %15) : f32[1,3,5,4] "n8"
               return %16 as "y"
         "#]].assert_eq(&rewritten(&b.output(y), TABLE).to_string());
+    }
+
+    #[test]
+    fn unknown_extents_do_not_hinder() {
+        let mut b = Build::new();
+        let dims =
+            [Dimension::DYNAMIC, Dimension::fixed(2), Dimension::DYNAMIC, Dimension::DYNAMIC];
+        let x = b.input(PartialShape::new(&dims));
+        let w = b.weights([3, 2, 3, 3]);
+        let y = b.add(padded(), &[x, w]);
+        let (scale, shift) = (b.weights([1, 3, 1, 1]), b.weights([1, 3, 1, 1]));
+        let y = b.add(Multiply {}, &[y, scale]);
+        let y = b.add(Add {}, &[y, shift]);
+        let after = rewritten(&b.output(y), TABLE);
+        assert!(!after.to_string().contains("Multiply"), "{after}");
     }
 
     #[test]

@@ -52,6 +52,30 @@ fn chain(cx: &mut Rewriter<'_>, root: NodeId) -> Result<Patch, NoMatch> {
     Ok(Patch::replace(root, y))
 }
 
+/// Leading extents of 1 that are put on after a transposition are put on before it, where it meets other operators.
+pub(super) const LEADING_ONES: Rewrite =
+    Rewrite { name: "leading ones after transpose", roots: &["Reshape"], apply: leading_ones };
+
+fn leading_ones(cx: &mut Rewriter<'_>, root: NodeId) -> Result<Patch, NoMatch> {
+    let m = cx.model();
+    let inner = m.node(root).inputs()[0];
+    let order = order(m, inner).ok_or(NoMatch::Pattern)?;
+    let shape = |v| m.shape(v).to_shape().ok_or(NoMatch::CheckFailed("not static"));
+    let (from, to) = (shape(inner)?, shape(root.into())?);
+    let ones = to.len().checked_sub(from.len()).filter(|n| *n > 0).ok_or(NoMatch::Pattern)?;
+    let leading = to[..ones].iter().all(|d| *d == 1) && to[ones..] == from[..];
+    NoMatch::unless(leading, "more than leading ones change")?;
+    NoMatch::unless(m.has_single_use(inner), "the transposition is read elsewhere")?;
+    let x = m.producer(inner).inputs()[0];
+    let target: Vec<i64> =
+        std::iter::repeat_n(1, ones).chain(shape(x)?.iter().map(|d| *d as i64)).collect();
+    let order: Vec<usize> = (0..ones).chain(order.iter().map(|a| a + ones)).collect();
+    let target = cx.i64s(&target, root);
+    let widened = cx.add(Reshape::default(), &[x, target], root)?;
+    let y = add_transpose(cx, widened, &order, root)?;
+    Ok(Patch::replace(root, y))
+}
+
 fn to_reshape(cx: &mut Rewriter<'_>, root: NodeId) -> Result<Patch, NoMatch> {
     let m = cx.model();
     let order = order(m, root.into()).ok_or(NoMatch::Pattern)?;
@@ -108,7 +132,7 @@ mod tests {
     use super::super::super::testing::{Build, rewritten};
     use super::*;
 
-    const TABLE: &[Rewrite] = &[CHAIN, TO_RESHAPE, INTO_MATMUL];
+    const TABLE: &[Rewrite] = &[CHAIN, TO_RESHAPE, LEADING_ONES, INTO_MATMUL];
 
     fn transpose(b: &mut Build, x: Value, order: &[i64]) -> Value {
         let order = b.i64s(order);
@@ -161,6 +185,28 @@ mod tests {
               return %7 as "y"
         "#]]
         .assert_eq(&rewritten(&b.output(v), TABLE).to_string());
+    }
+
+    #[test]
+    fn leading_ones_move_before_the_transposition() {
+        let mut b = Build::new();
+        let x = b.input([3, 2, 4]);
+        let v = transpose(&mut b, x, &[1, 2, 0]);
+        let shape = b.i64s(&[1, 2, 4, 3]);
+        let v = b.add(Reshape::default(), &[v, shape]);
+        let after = rewritten(&b.output(v), TABLE);
+        assert_eq!(order(&after, after.outputs()[0].value), Some(vec![0, 2, 3, 1]), "{after}");
+    }
+
+    #[test]
+    fn a_reshape_that_splits_an_axis_stays_behind() {
+        let mut b = Build::new();
+        let x = b.input([3, 2, 4]);
+        let v = transpose(&mut b, x, &[1, 2, 0]);
+        let shape = b.i64s(&[1, 2, 2, 2, 3]);
+        let v = b.add(Reshape::default(), &[v, shape]);
+        let model = b.output(v);
+        assert_eq!(rewritten(&model, TABLE).to_string(), model.to_string());
     }
 
     #[test]
