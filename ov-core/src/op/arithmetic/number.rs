@@ -32,7 +32,7 @@ pub trait Number: Element {
     /// Remainder with the sign of the dividend (`fmod`); 0 for integers over 0.
     #[must_use]
     fn remainder(self, other: Self) -> Self;
-    /// Remainder with the sign of the divisor; 0 for integers over 0.
+    /// Remainder with the sign of the divisor, zeros of floats too; 0 for integers over 0.
     #[must_use]
     fn floor_remainder(self, other: Self) -> Self;
     /// Power; integers wrap, and truncate for negative exponents.
@@ -144,7 +144,10 @@ macro_rules! floats {
             fn remainder(self, other: Self) -> Self { self % other }
             fn floor_remainder(self, other: Self) -> Self {
                 let r = self % other;
-                if r != Self::ZERO && (r < Self::ZERO) != (other < Self::ZERO) { r + other } else { r }
+                if r == Self::ZERO {
+                    return Self::ZERO.copysign(other);
+                }
+                if (r < Self::ZERO) != (other < Self::ZERO) { r + other } else { r }
             }
             fn power(self, other: Self) -> Self {
                 let (a, b) = ({ let $v = self; $wide }, { let $v = other; $wide });

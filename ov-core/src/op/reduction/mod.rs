@@ -1,7 +1,9 @@
 //! Reductions over axes.
 
+mod axes;
 mod cumulative;
 
+pub use axes::AxesOrAll;
 pub use cumulative::{CumProd, CumSum};
 
 use super::{
@@ -252,6 +254,7 @@ pub const OPS: &[OpEntry] = &[
     OpEntry::of::<ReduceLogSumExp>(),
     OpEntry::of::<ReduceLogicalAnd>(),
     OpEntry::of::<ReduceLogicalOr>(),
+    OpEntry::of::<AxesOrAll>(),
     OpEntry::of::<CumSum>(),
     OpEntry::of::<CumProd>(),
 ];

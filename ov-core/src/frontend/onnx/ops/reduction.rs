@@ -4,11 +4,12 @@ use super::{super::{ConvertError, NodeContext}, ConvertResult, OnnxOp};
 use crate::{
     model::Value,
     op::{
-        Op, OpError,
+        Op,
         activation::Log,
+        reshape::ShapeOf,
         arithmetic::Multiply,
         reduction::{
-            CumProd, CumSum, ReduceL1, ReduceL2, ReduceLogSumExp, ReduceLogicalAnd, ReduceLogicalOr, ReduceMax,
+            AxesOrAll, CumProd, CumSum, ReduceL1, ReduceL2, ReduceLogSumExp, ReduceLogicalAnd, ReduceLogicalOr, ReduceMax,
             ReduceMean, ReduceMin, ReduceProd, ReduceSum,
         },
     },
@@ -27,10 +28,8 @@ fn axes(cx: &mut NodeContext<'_, '_>, x: Value) -> Result<Option<Value>, Convert
             Some(_) => return Ok(Some(axes)),
             None if noop => return Ok(Some(axes)),
             None => {
-                return Err(OpError::Unsupported(
-                    "reducing over axes of unknown number, where none means all".to_owned(),
-                )
-                .into());
+                let shape = cx.add(ShapeOf::default(), &[x])?;
+                return Ok(Some(cx.add(AxesOrAll {}, &[axes, shape])?));
             }
         }
     }
