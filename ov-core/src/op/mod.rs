@@ -340,6 +340,7 @@ families!(
     convert,
     convolution,
     core,
+    deformable,
     einsum,
     fused,
     gather,

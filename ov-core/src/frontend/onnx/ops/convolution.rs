@@ -12,6 +12,7 @@ use crate::{
         convolution::{
             Convolution, ConvolutionBackpropData, GroupConvolution, GroupConvolutionBackpropData,
         },
+        deformable::{Col2Im, DeformableConvolution},
         reshape::{Reshape, ShapeOf},
         slice::Slice,
         window::AutoPad,
@@ -267,10 +268,42 @@ fn qlinear_conv(cx: &mut NodeContext<'_, '_>) -> ConvertResult {
     Ok(vec![cx.compose("QuantizeLinear", &[y, y_scale, y_zero], &[])?])
 }
 
+fn deform_conv(cx: &mut NodeContext<'_, '_>) -> ConvertResult {
+    let (x, w, offsets) = (cx.input(0)?, cx.input(1)?, cx.input(2)?);
+    let (bias, weights) = (cx.optional_input(3), cx.optional_input(4));
+    let n = spatial_axes(cx, x, w)?;
+    let Windows { strides, dilations, begin: pads_begin, end: pads_end, auto_pad } = windows(cx, n)?;
+    let op = DeformableConvolution {
+        strides,
+        pads_begin,
+        pads_end,
+        dilations,
+        auto_pad,
+        group: cx.i64("group", 1)?,
+        deformable_group: cx.i64("offset_group", 1)?,
+        bilinear_interpolation_pad: true,
+    };
+    let mut inputs = vec![x, offsets, w];
+    inputs.extend(weights);
+    let y = cx.add(op, &inputs)?;
+    add_bias(cx, y, bias, n)
+}
+
+fn col2im(cx: &mut NodeContext<'_, '_>) -> ConvertResult {
+    let (x, image, kernel) = (cx.input(0)?, cx.input(1)?, cx.input(2)?);
+    let n = cx.shape(kernel).dim(0).value().filter(|n| *n <= 8).ok_or_else(|| {
+        OpError::Unsupported("Col2Im with an unknown number of spatial axes".to_owned())
+    })?;
+    let Windows { strides, dilations, begin: pads_begin, end: pads_end, .. } = windows(cx, n)?;
+    Ok(vec![cx.add(Col2Im { strides, dilations, pads_begin, pads_end }, &[x, image, kernel])?])
+}
+
 /// Operators of this family.
 pub(super) const OPS: &[OnnxOp] = &[
     ("", "Conv", 1, conv),
     ("", "ConvTranspose", 1, conv_transpose),
     ("", "ConvInteger", 10, conv_integer),
     ("", "QLinearConv", 10, qlinear_conv),
+    ("", "DeformConv", 19, deform_conv),
+    ("", "Col2Im", 18, col2im),
 ];

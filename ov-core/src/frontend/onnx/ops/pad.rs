@@ -141,5 +141,35 @@ fn pad_1(cx: &mut NodeContext<'_, '_>) -> ConvertResult {
     finish(cx, x, pair, Some(fill))
 }
 
+/// Crops or pads to given extents, the centre kept: `begin` elements go in front (or off, if negative), half the
+/// difference rounded down.
+fn center_crop_pad(cx: &mut NodeContext<'_, '_>) -> ConvertResult {
+    let (x, wanted) = (cx.input(0)?, cx.input(1)?);
+    let rank = cx.rank(x)?;
+    let axes = cx.i64s("axes", &(0..rank as i64).collect::<Vec<_>>())?;
+    let axes: Vec<i64> =
+        axes.iter().map(|a| normalize_axis(*a, rank).map(|a| a as i64)).collect::<Result<_, _>>()?;
+    let axes_value = cx.i64s_constant(&axes);
+    let zero = cx.i64s_constant(&[0]);
+    let two = cx.i64s_constant(&[2]);
+    let wanted = cx.compose("Cast", &[wanted], &[("to", Attr::Int(7))])?;
+    let shape = cx.compose("Shape", &[x], &[])?;
+    let extents = cx.compose("Gather", &[shape, axes_value], &[])?;
+    let difference = cx.compose("Sub", &[wanted, extents], &[])?;
+    let grow = cx.compose("Max", &[difference, zero], &[])?;
+    let shrink = cx.compose("Neg", &[difference], &[])?;
+    let shrink = cx.compose("Max", &[shrink, zero], &[])?;
+    let start = cx.compose("Div", &[shrink, two], &[])?;
+    let kept = cx.compose("Min", &[wanted, extents], &[])?;
+    let stop = cx.compose("Add", &[start, kept], &[])?;
+    let steps = cx.i64s_constant(&vec![1; axes.len()]);
+    let x = cx.add(Slice {}, &[x, start, stop, steps, axes_value])?;
+    let before = cx.compose("Div", &[grow, two], &[])?;
+    let after = cx.compose("Sub", &[grow, before], &[])?;
+    let pads = cx.compose("Concat", &[before, after], &[("axis", Attr::Int(0))])?;
+    let fill = cx.scalar_like(0.0, x)?;
+    Ok(vec![cx.compose("Pad", &[x, pads, fill, axes_value], &[])?])
+}
+
 /// Operators of this family.
-pub(super) const OPS: &[OnnxOp] = &[("", "Pad", 1, pad_1), ("", "Pad", 11, pad)];
+pub(super) const OPS: &[OnnxOp] = &[("", "Pad", 1, pad_1), ("", "Pad", 11, pad), ("", "CenterCropPad", 18, center_crop_pad)];
