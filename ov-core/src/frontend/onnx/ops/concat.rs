@@ -34,13 +34,17 @@ fn split(cx: &mut NodeContext<'_, '_>) -> ConvertResult {
     let extent = extent.and_then(|e| i64::try_from(e).ok());
     match extent {
         Some(extent) if parts > 0 && extent % parts != 0 => {
-            let chunk = extent / parts + 1;
-            let last = extent - chunk * (parts - 1);
-            if last < 0 || parts > cx.output_count().max(1) as i64 {
-                return Err(OpError::Invalid(format!("{extent} elements do not split into {parts} parts")).into());
+            if parts > cx.output_count().max(1) as i64 {
+                return Err(OpError::Attribute {
+                    name: "num_outputs",
+                    got: parts.to_string(),
+                    expected: format!("{} outputs", cx.output_count()),
+                }
+                .into());
             }
-            let mut lengths = vec![chunk; parts as usize];
-            lengths[parts as usize - 1] = last;
+            let chunk = extent / parts + 1;
+            let lengths: Vec<i64> =
+                (0..parts).map(|i| (extent - i * chunk).clamp(0, chunk)).collect();
             let lengths = cx.i64s_constant(&lengths);
             cx.add_multi(VariadicSplit {}, &[x, axis_value, lengths])
         }
