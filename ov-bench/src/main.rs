@@ -1,3 +1,50 @@
-//! placeholder
+//! `ov-bench`: measures, runs, inspects and checks models on the devices of ov.
 #![forbid(unsafe_code)]
-fn main() {}
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command-line program")]
+
+mod args;
+mod commands;
+mod devices;
+mod inputs;
+mod load;
+mod npy;
+mod plot;
+mod process;
+mod properties;
+mod report;
+mod rng;
+mod roles;
+mod sampler;
+mod stats;
+mod zoo;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use args::{Cli, Command};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let filter = tracing_subscriber::EnvFilter::builder()
+        .with_default_directive(tracing_subscriber::filter::LevelFilter::WARN.into())
+        .with_env_var("OV_LOG")
+        .from_env_lossy();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let result = match &cli.command {
+        Command::Bench(args) => commands::bench::run(args),
+        Command::Infer(args) => commands::infer::run(args),
+        Command::Compile(args) => commands::compile::run(args),
+        Command::Query(args) => commands::query::run(args),
+        Command::Conformance(args) => commands::conformance::run(args),
+        Command::ConformanceWorker(args) => commands::conformance::worker::run(args),
+        Command::Zoo(args) => commands::zoo::run(&args.command),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {}", format!("{error:#}").replace('\n', " "));
+            ExitCode::FAILURE
+        }
+    }
+}
