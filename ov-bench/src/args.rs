@@ -100,7 +100,7 @@ pub(crate) struct Target {
     /// Any property by its OpenVINO name; repeatable
     #[arg(long, value_name = "KEY=VALUE", value_parser = key_value)]
     pub(crate) set: Vec<(String, String)>,
-    /// Properties by device: {"CPU": {"NUM_STREAMS": "1"}}
+    /// Properties by device: {"CPU": {"`NUM_STREAMS"`: "1"}}
     #[arg(long, value_name = "FILE.json")]
     pub(crate) config: Option<PathBuf>,
 }
@@ -221,7 +221,7 @@ pub(crate) struct QueryArgs {
 
 #[derive(Clone, Debug, Args)]
 pub(crate) struct ConformanceArgs {
-    /// Folder with cases: model.onnx or model.xml, test_data_set_*, tol
+    /// Folder with cases: model.onnx or model.xml, `test_data_set`_*, tol
     #[arg(long, value_name = "DIR")]
     pub(crate) dir: PathBuf,
     /// [default: CPU]

@@ -1,4 +1,4 @@
-//! Tensors in NumPy's `.npy` files: <https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html>.
+//! Tensors in `NumPy`'s `.npy` files: <https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html>.
 
 use std::{fs, io::Write as _, path::Path};
 
@@ -17,7 +17,7 @@ pub(crate) fn read(path: &Path) -> Result<Tensor> {
     decode(&bytes).with_context(|| format!("{} is not usable as .npy", path.display()))
 }
 
-/// Writes a tensor as version 1. Types that NumPy lacks become the next larger one that it has: bf16 and f8 become f32,
+/// Writes a tensor as version 1. Types that `NumPy` lacks become the next larger one that it has: bf16 and f8 become f32,
 /// 4-bit integers 8-bit ones.
 ///
 /// # Errors
@@ -129,7 +129,7 @@ const MAGIC: &[u8] = b"\x93NUMPY";
 /// The data starts at a multiple of this.
 const ALIGNMENT: usize = 64;
 
-/// Spellings of NumPy; the first of a type is the one that is written.
+/// Spellings of `NumPy`; the first of a type is the one that is written.
 const TYPES: &[(&str, ElementType)] = &[
     ("<f4", ElementType::F32),
     ("<f8", ElementType::F64),

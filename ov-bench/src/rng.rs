@@ -1,6 +1,6 @@
 //! Seeded numbers: the same on every machine and in every run.
 
-/// SplitMix64 (Steele, Lea, Flood: *Fast splittable pseudorandom number generators*, 2014).
+/// `SplitMix64` (Steele, Lea, Flood: *Fast splittable pseudorandom number generators*, 2014).
 #[derive(Clone, Debug)]
 pub(crate) struct Rng(u64);
 

@@ -99,7 +99,7 @@ fn from_uses(model: &Model, parameter: NodeId) -> Option<Role> {
     bound.map(Role::Index).or(only.map(Role::Only))
 }
 
-/// The axis of a Gather (its third input) or a GatherElements (its attribute).
+/// The axis of a Gather (its third input) or a `GatherElements` (its attribute).
 fn gathered_axis(model: &Model, id: NodeId) -> Option<i64> {
     let node = model.node(id);
     match node.inputs().get(2) {

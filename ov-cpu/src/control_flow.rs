@@ -1,4 +1,4 @@
-//! If, Loop and TensorIterator over programs of their own.
+//! If, Loop and `TensorIterator` over programs of their own.
 
 use ov_core::{
     Model, Tensor,

@@ -294,7 +294,7 @@ mod tests {
     fn a_busy_team_refuses_a_second_region() {
         let team = Team::new(2, Duration::ZERO, &[]).expect("threads");
         assert!(team.run(&|t| if t == 0 {
-            assert!(!team.run(&|_| {}))
+            assert!(!team.run(&|_| {}));
         }));
     }
 }

@@ -148,6 +148,6 @@ fn value_info(name: &str, data_type: DataType, shape: &[i64]) -> ValueInfoProto 
     ValueInfoProto { name: name.to_owned(), r#type: Some(TypeProto { value: Some(kind) }) }
 }
 
-/// LayerNormalization appeared in 17, which every current runtime reads.
+/// `LayerNormalization` appeared in 17, which every current runtime reads.
 const OPSET: i64 = 17;
 const IR_VERSION: i64 = 8;

@@ -2,7 +2,7 @@
 
 use super::graph::{Attribute, DataType, Graph};
 
-/// MiniLM-L6-H384 for 128 tokens: Wang et al., *MiniLM: Deep self-attention distillation*, 2020; a BERT encoder
+/// MiniLM-L6-H384 for 128 tokens: Wang et al., *`MiniLM`: Deep self-attention distillation*, 2020; a BERT encoder
 /// (Devlin et al., 2018) of 6 layers, width 384, 12 heads. GELU and the attention mask are spelled as exporters do.
 pub(super) fn minilm() -> Vec<u8> {
     let mut graph = Graph::new("minilm", 6);

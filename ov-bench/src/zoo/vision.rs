@@ -34,7 +34,7 @@ pub(super) fn resnet50() -> Vec<u8> {
     net.classify(&x, channels)
 }
 
-/// MobileNetV2 of width 1: Sandler et al., *Inverted residuals and linear bottlenecks*, 2018, table 2.
+/// `MobileNetV2` of width 1: Sandler et al., *Inverted residuals and linear bottlenecks*, 2018, table 2.
 pub(super) fn mobilenet_v2() -> Vec<u8> {
     let mut net = Net { graph: Graph::new("mobilenet_v2", 2) };
     let mut x = net.graph.input("input", DataType::F32, &[1, 3, 224, 224]);

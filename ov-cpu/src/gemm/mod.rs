@@ -74,7 +74,7 @@ pub unsafe fn run(isa: Isa, g: &Gemm<'_>, rows: Range<usize>, panels: Range<usiz
             let b = &g.b[panel.offset..panel.offset + k * panel.width];
             // SAFETY: passed on from the caller; the panel is whole.
             unsafe {
-                run_panel(isa, &finish, k, panel, b, g.a, g.a_stride, g.c, g.c_stride, start..end)
+                run_panel(isa, &finish, k, panel, b, g.a, g.a_stride, g.c, g.c_stride, start..end);
             };
         }
         start = end;
@@ -177,7 +177,7 @@ pub unsafe fn run_unpacked(
                 g.c,
                 g.c_stride,
                 rows.clone(),
-            )
+            );
         };
     }
 }

@@ -122,7 +122,7 @@ impl Layout<'_> {
                     let name = self.old.node(value.node).name().to_owned();
                     self.new.add_constant(constant.clone(), name)
                 }
-                (Some(last), None) => self.turn(last, |rank| to_planar(rank))?,
+                (Some(last), None) => self.turn(last, to_planar)?,
                 (None, None) => unreachable!("a value is read before its node was visited"),
             };
         self.forms.entry(value).or_default().plain = Some(plain);
@@ -142,7 +142,7 @@ impl Layout<'_> {
             }
             _ => {
                 let plain = self.plain(value)?;
-                self.turn(plain, |rank| to_last(rank))?
+                self.turn(plain, to_last)?
             }
         };
         self.forms.entry(value).or_default().last = Some(last);

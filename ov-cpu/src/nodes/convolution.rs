@@ -46,7 +46,7 @@ pub(super) const KERNELS: &[KernelEntry] = &[
     },
 ];
 
-fn op<'a>(op: &'a dyn ov_core::op::Op) -> &'a FusedConvolution {
+fn op(op: &dyn ov_core::op::Op) -> &FusedConvolution {
     op.downcast().expect("the table lists these kernels for this operator only")
 }
 

@@ -407,10 +407,10 @@ impl Work<2> for CompareWork {
         let out = io.output(0);
         match self.1 {
             ElementType::I64 => {
-                compare::<i64>(isa, self.0, plan, io.input(0), io.input(1), &out, range)
+                compare::<i64>(isa, self.0, plan, io.input(0), io.input(1), &out, range);
             }
             ElementType::I32 => {
-                compare::<i32>(isa, self.0, plan, io.input(0), io.input(1), &out, range)
+                compare::<i32>(isa, self.0, plan, io.input(0), io.input(1), &out, range);
             }
             _ => compare::<f32>(isa, self.0, plan, io.input(0), io.input(1), &out, range),
         }
@@ -471,7 +471,15 @@ impl Work<3> for SelectWork {
     fn run(&self, isa: Isa, plan: &BroadcastPlan<3>, io: &Io<'_>, range: Range<usize>) {
         match self.0 {
             8 => {
-                select::<u8>(isa, plan, io.input(0), io.input(1), io.input(2), &io.output(0), range)
+                select::<u8>(
+                    isa,
+                    plan,
+                    io.input(0),
+                    io.input(1),
+                    io.input(2),
+                    &io.output(0),
+                    range,
+                );
             }
             32 => select::<u32>(
                 isa,

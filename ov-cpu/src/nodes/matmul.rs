@@ -19,7 +19,7 @@ use crate::{
 pub(super) const KERNELS: &[KernelEntry] =
     &[KernelEntry { name: "fully_connected_f32", ops: &[FullyConnected::KIND], select, bind }];
 
-fn op<'a>(op: &'a dyn ov_core::op::Op) -> &'a FullyConnected {
+fn op(op: &dyn ov_core::op::Op) -> &FullyConnected {
     op.downcast().expect("the table lists these kernels for this operator only")
 }
 

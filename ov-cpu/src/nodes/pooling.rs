@@ -15,7 +15,7 @@ use crate::{
 pub(super) const KERNELS: &[KernelEntry] =
     &[KernelEntry { name: "pool_f32", ops: &[PoolLast::KIND], select, bind }];
 
-fn op<'a>(op: &'a dyn ov_core::op::Op) -> &'a PoolLast {
+fn op(op: &dyn ov_core::op::Op) -> &PoolLast {
     op.downcast().expect("the table lists these kernels for this operator only")
 }
 

@@ -22,7 +22,7 @@ pub(super) const KERNELS: &[KernelEntry] =
 /// Rows of a transposed left operand that are turned at a time.
 const TURNED_ROWS: usize = 96;
 
-fn op<'a>(op: &'a dyn ov_core::op::Op) -> &'a MatMul {
+fn op(op: &dyn ov_core::op::Op) -> &MatMul {
     op.downcast().expect("the table lists these kernels for this operator only")
 }
 

@@ -134,7 +134,7 @@ pub struct Executable {
     pub(crate) target: Target,
     plans: Mutex<PlanCache<Vec<Shape>>>,
     /// The same for the bodies of control-flow nodes, by node.
-    bodies: Vec<Vec<Arc<Executable>>>,
+    bodies: Vec<Vec<Arc<Self>>>,
 }
 
 impl Executable {

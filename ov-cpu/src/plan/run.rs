@@ -46,7 +46,7 @@ pub struct Runner {
     frames: Vec<Frame>,
     barrier: Barrier,
     /// Runners of the bodies of the last control-flow nodes, by node.
-    bodies: Vec<(usize, Vec<Runner>)>,
+    bodies: Vec<(usize, Vec<Self>)>,
     profile: Option<Profile>,
 }
 
@@ -215,7 +215,7 @@ impl Runner {
             match slot.home {
                 Home::Input(i) => *address = inputs[i].bytes().as_ptr().cast_mut(),
                 Home::Output(i) => {
-                    *address = outputs[i].bytes_mut().map_err(InferError::Tensor)?.as_mut_ptr()
+                    *address = outputs[i].bytes_mut().map_err(InferError::Tensor)?.as_mut_ptr();
                 }
                 Home::Earlier(source) => *address = frame::earlier(earlier, source),
                 Home::Arena(_) | Home::Held(_) => {}

@@ -237,14 +237,14 @@ impl AttributeReader<'_, '_> {
             Attribute::I64(v) => *v = r.u64()? as i64,
             Attribute::F64(v) => *v = f64::from_bits(r.u64()?),
             Attribute::I64s(v) => {
-                *v = (0..r.len(8)?).map(|_| Ok(r.u64()? as i64)).collect::<Result<_>>()?
+                *v = (0..r.len(8)?).map(|_| Ok(r.u64()? as i64)).collect::<Result<_>>()?;
             }
             Attribute::F64s(v) => {
-                *v = (0..r.len(8)?).map(|_| Ok(f64::from_bits(r.u64()?))).collect::<Result<_>>()?
+                *v = (0..r.len(8)?).map(|_| Ok(f64::from_bits(r.u64()?))).collect::<Result<_>>()?;
             }
             Attribute::String(v) => r.text()?.clone_into(v),
             Attribute::Strings(v) => {
-                *v = (0..r.len(4)?).map(|_| Ok(r.text()?.to_owned())).collect::<Result<_>>()?
+                *v = (0..r.len(4)?).map(|_| Ok(r.text()?.to_owned())).collect::<Result<_>>()?;
             }
             Attribute::ElementType(v) => *v = r.element_type()?,
             Attribute::PartialShape(v) => *v = r.shape()?,

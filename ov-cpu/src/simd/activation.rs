@@ -192,7 +192,7 @@ unary! {
 }
 
 /// √(2/π)
-const GELU_SCALE: f32 = 0.797_884_56;
+const GELU_SCALE: f32 = 0.797_884_6;
 
 macro_rules! parametric {
     ($($(#[$meta:meta])* $name:ident($($p:ident),*)($s:ident, $x:ident) = $e:expr;)*) => {$(

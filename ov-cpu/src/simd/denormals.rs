@@ -17,7 +17,7 @@ fn control() -> u32 {
     let mut value = 0u32;
     // SAFETY: stmxcsr stores 32 bits to the address of `value`.
     unsafe {
-        std::arch::asm!("stmxcsr [{}]", in(reg) &raw mut value, options(nostack, preserves_flags))
+        std::arch::asm!("stmxcsr [{}]", in(reg) &raw mut value, options(nostack, preserves_flags));
     };
     value
 }
@@ -26,7 +26,7 @@ fn control() -> u32 {
 fn set_control(value: u32) {
     // SAFETY: ldmxcsr loads 32 bits; the value differs from one read before in the two denormal bits only.
     unsafe {
-        std::arch::asm!("ldmxcsr [{}]", in(reg) &raw const value, options(nostack, preserves_flags))
+        std::arch::asm!("ldmxcsr [{}]", in(reg) &raw const value, options(nostack, preserves_flags));
     };
 }
 

@@ -208,7 +208,7 @@ slice_functions! {
 }
 
 /// ln 2 rounded to 9 bits, so that `n * LN2_HIGH` is exact for |n| < 2^15, and the rest.
-const LN2_HIGH: f32 = 0.693_359_375;
+const LN2_HIGH: f32 = 0.693_359_4;
 const LN2_LOW: f32 = -2.121_944_4e-4;
 
 /// (e^r - 1 - r) / r².

@@ -128,7 +128,7 @@ impl Worker {
     }
 
     fn ended(&mut self) -> String {
-        self.process.wait().map_or_else(|e| e.to_string(), |status| crashed(status))
+        self.process.wait().map_or_else(|e| e.to_string(), crashed)
     }
 }
 

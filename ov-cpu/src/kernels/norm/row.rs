@@ -153,7 +153,7 @@ fn body<S: Simd>(
                     n,
                     #[inline(always)]
                     |v, i, k| s.add(v, s.load_n(r.add(i), k)),
-                )
+                );
             };
             input = to;
         }

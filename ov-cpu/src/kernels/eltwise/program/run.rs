@@ -121,7 +121,7 @@ impl<S: Bits> Visitor for Apply<S> {
                 self.n,
                 #[inline(always)]
                 |[x]| u.eval(s, x),
-            )
+            );
         };
     }
 }
