@@ -96,7 +96,7 @@ fn from_uses(model: &Model, parameter: NodeId) -> Option<Role> {
             }
         }
     }
-    bound.map(Role::Index).or(only.map(Role::Only))
+    bound.map(Role::Index).or_else(|| only.map(Role::Only))
 }
 
 /// The axis of a Gather (its third input) or a `GatherElements` (its attribute).

@@ -15,7 +15,8 @@ fn main() {
     for case in &cases {
         let outcome = panic::catch_unwind(panic::AssertUnwindSafe(|| {
             let bytes = std::fs::read(&case.model).map_err(|e| e.to_string())?;
-            let files = ExternalFiles::beneath(case.model.parent().unwrap_or(Path::new("")));
+            let files =
+                ExternalFiles::beneath(case.model.parent().unwrap_or_else(|| Path::new("")));
             let model = onnx::read(bytes.into(), &case.name, &files).map_err(|e| e.to_string())?;
             case.run(|inputs| reference::evaluate(&model, inputs).map_err(|e| e.to_string()))
         }))

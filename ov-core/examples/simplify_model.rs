@@ -31,7 +31,7 @@ fn main() {
 
 fn check(path: &Path, run: bool) -> Result<String, String> {
     let bytes = fs::read(path).map_err(|e| e.to_string())?;
-    let files = ExternalFiles::beneath(path.parent().unwrap_or(Path::new("")));
+    let files = ExternalFiles::beneath(path.parent().unwrap_or_else(|| Path::new("")));
     let name = path.to_string_lossy();
     let before = onnx::read(bytes.into(), &name, &files).map_err(|e| e.to_string())?;
     let mut after = before.clone();

@@ -159,7 +159,7 @@ impl Core {
     ) -> Result<CompiledModel> {
         let source = model.into();
         if source.path().is_some_and(holds_blob) {
-            let path = source.path().unwrap_or(Path::new(""));
+            let path = source.path().unwrap_or_else(|| Path::new(""));
             return self.import_model(Blob::open(path)?, device, properties);
         }
         self.0.compile(&source, device, properties).map(CompiledModel::from)

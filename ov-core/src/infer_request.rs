@@ -453,7 +453,10 @@ impl Worker {
             while let Ok(Job { mut request, cancel, mut callback, device }) = incoming.recv() {
                 let mut result = run(&mut *request, &cancel, &device);
                 if let Some(callback) = &mut callback {
-                    let told = result.as_ref().map(|()| ());
+                    let told = match &result {
+                        Ok(()) => Ok(()),
+                        Err(e) => Err(e),
+                    };
                     let answer = catch_unwind(AssertUnwindSafe(|| callback(told)))
                         .unwrap_or_else(|p| Err(panicked("the callback", &*p)));
                     result = result.and(answer);

@@ -63,11 +63,10 @@ pub(crate) fn run(
     })
 }
 
-fn run_if(
-    op: &If,
-    inputs: &[Tensor],
-    run_body: &mut dyn FnMut(usize, &[Tensor]) -> OpResult<Vec<Tensor>>,
-) -> OpResult<Vec<Tensor>> {
+/// Runs the body of a number.
+type RunBranch<'a> = &'a mut dyn FnMut(usize, &[Tensor]) -> OpResult<Vec<Tensor>>;
+
+fn run_if(op: &If, inputs: &[Tensor], run_body: RunBranch<'_>) -> OpResult<Vec<Tensor>> {
     let pick = |list: &[Tensor], at: i64| {
         usize::try_from(at)
             .ok()

@@ -50,7 +50,7 @@ impl Blob {
         let sections: Vec<Section> =
             table.chunks_exact(ENTRY_LEN).map(Section::decode).collect::<Result<_>>()?;
         check_sections(&bytes, &sections)?;
-        let bytes = if bytes.as_ptr().addr() % TENSOR_ALIGNMENT == 0 {
+        let bytes = if bytes.as_ptr().addr().is_multiple_of(TENSOR_ALIGNMENT) {
             bytes
         } else {
             Bytes::from_owner(HugeBuffer::copy_of(&bytes).map_err(no_memory)?)

@@ -184,7 +184,8 @@ mod tests {
         buffer.fill(SectionKind::Meta, b"hello").expect("reserved");
         assert!(buffer.fill(SectionKind::Meta, b"hell").is_err());
         assert!(buffer.split(SectionKind::Weights, &[0..2, 1..3]).is_err());
-        assert!(buffer.split(SectionKind::Weights, &[0..LEAF_LEN + 2]).is_err());
+        let beyond = 0..LEAF_LEN + 2;
+        assert!(buffer.split(SectionKind::Weights, std::slice::from_ref(&beyond)).is_err());
         let ranges = [0..2, 2..3, LEAF_LEN..LEAF_LEN + 1];
         for part in buffer.split(SectionKind::Weights, &ranges).expect("disjoint") {
             part.fill(7);

@@ -79,7 +79,7 @@ pub fn detect(bytes: &[u8], path: Option<&Path>) -> Option<Format> {
 /// [`ReadError`].
 pub fn read_file(path: &Path, options: &ReadOptions) -> Result<Model> {
     let bytes = options.load(path)?;
-    let folder = path.parent().unwrap_or(Path::new(""));
+    let folder = path.parent().unwrap_or_else(|| Path::new(""));
     read(bytes, Some(path), &ExternalFiles::beneath(folder), options)
 }
 

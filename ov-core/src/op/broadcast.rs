@@ -47,7 +47,7 @@ impl<const N: usize> BroadcastPlan<N> {
             )));
         }
         let mut plan = Self { shape, dims: SmallVec::new(), strides: SmallVec::new() };
-        let all: [SmallVec<[usize; 6]>; N] = shapes.map(|s| s.strides());
+        let all: [SmallVec<[usize; 6]>; N] = shapes.map(Shape::strides);
         for axis in 0..rank {
             let extent = plan.shape[axis];
             if extent == 1 {

@@ -477,12 +477,11 @@ impl Backward<'_> {
                 }
             }
         }
-        if let Some(wanted) = wanted {
-            if let Some(dims) = wanted.dims() {
+        if let Some(wanted) = wanted
+            && let Some(dims) = wanted.dims() {
                 op_ensure!(dims.len() == rank - 2, "output shape {wanted} for {} spatial axes", rank - 2);
                 out.extend(dims);
             }
-        }
         out.resize(rank, Dimension::DYNAMIC);
         Ok(vec![OutputType::new(ty, PartialShape::new(&out))])
     }

@@ -337,7 +337,7 @@ mod tests {
             (&[2, 0], &[1], &[1], 0, 0, &[], &[1, 0]),
             (&[2, 3], &[0], &[], 1, 0, &[], &[2, 0]),
         ] {
-            let inputs = [iota(data), indices(shape, picks), Tensor::scalar(axis as i64)];
+            let inputs = [iota(data), indices(shape, picks), Tensor::scalar(i64::from(axis))];
             let y = Gather { batch_dims }.evaluate(&inputs).expect("valid");
             assert_eq!(y[0].to_i64_vec().expect("i32"), expected, "{data:?} {picks:?}");
             assert_eq!(y[0].shape().to_vec(), out);

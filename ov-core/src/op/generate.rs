@@ -148,7 +148,7 @@ impl OpRules for Eye {
 }
 
 choice! {
-    /// What negative indices of OneHot mean.
+    /// What negative indices of `OneHot` mean.
     pub enum NegativeIndices {
         /// No element.
         Ignore = "ignore_negative",
@@ -184,7 +184,7 @@ impl OpRules for OneHot {
         let Some(mut dims) = cx.shape(0).dims().map(<[_]>::to_vec) else {
             return Ok(vec![OutputType::new(ty, PartialShape::dynamic())]);
         };
-        let depth = cx.value(1).map(|t| t.to_i64_vec()).transpose()?;
+        let depth = cx.value(1).map(Tensor::to_i64_vec).transpose()?;
         let depth = match depth.as_deref() {
             Some([d]) => Dimension::fixed(usize::try_from(*d).map_err(|_| OpError::Invalid(format!("depth is {d}")))?),
             _ => cx.dims(1).and_then(|d| d.first().copied()).unwrap_or(Dimension::DYNAMIC),

@@ -1,4 +1,5 @@
 //! Logic on truth values and on the bits of integers.
+#![allow(clippy::unnecessary_fallible_conversions, clippy::useless_conversion, reason = "one body serves every width")]
 
 use super::{
     InferContext, OpEntry, OpResult, OpRules, OutputType, activation::map, infer_binary, unsupported_type, zip_map,

@@ -27,7 +27,7 @@ choice! {
 }
 
 define_op! {
-    /// Elements added around the data; inputs data, pads_begin, pads_end and the value.
+    /// Elements added around the data; inputs data, `pads_begin`, `pads_end` and the value.
     /// <https://docs.openvino.ai/2026/documentation/openvino-ir-format/operation-sets/operation-specs/movement/pad-1.html>
     pub struct Pad1("Pad", 1) {
         /// What the new elements are.
@@ -36,7 +36,7 @@ define_op! {
 }
 
 define_op! {
-    /// Elements added around the data, or cut off where a pad is negative; inputs data, pads_begin, pads_end and the
+    /// Elements added around the data, or cut off where a pad is negative; inputs data, `pads_begin`, `pads_end` and the
     /// value.
     /// <https://docs.openvino.ai/2026/documentation/openvino-ir-format/operation-sets/operation-specs/movement/pad-12.html>
     pub struct Pad("Pad", 12) {

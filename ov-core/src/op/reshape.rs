@@ -208,7 +208,7 @@ fn fold_open(data: &PartialShape, target: &[Extent], special_zero: bool, divisor
     }
     match unknown {
         Some(d) if known == divisor => d,
-        Some(d) if known % divisor == 0 => d.mul(Dimension::fixed(known / divisor)),
+        Some(d) if known.is_multiple_of(divisor) => d.mul(Dimension::fixed(known / divisor)),
         _ => Dimension::DYNAMIC,
     }
 }

@@ -162,7 +162,7 @@ impl Interpolate {
     }
 
     /// Scales and extents of the resized axes when `sizes` are wanted of `inputs`.
-    fn from_sizes(&self, inputs: &[usize], sizes: &[usize]) -> Vec<(usize, f64)> {
+    fn scales_of_sizes(&self, inputs: &[usize], sizes: &[usize]) -> Vec<(usize, f64)> {
         let ratios = || inputs.iter().zip(sizes).map(|(i, s)| *s as f64 / (*i).max(1) as f64);
         let common = match self.keep_aspect_ratio_policy {
             AspectRatio::Stretch => return sizes.iter().copied().zip(ratios()).collect(),
@@ -259,7 +259,7 @@ impl Interpolate {
             ShapeCalculation::Sizes => {
                 let sizes = usizes(&inputs[1], "size")?;
                 op_ensure!(sizes.len() == axes.len(), "{} sizes for {} axes", sizes.len(), axes.len());
-                self.from_sizes(&extents, &sizes)
+                self.scales_of_sizes(&extents, &sizes)
             }
             ShapeCalculation::Scales => {
                 let scales = inputs[1].to_f64_vec()?;
@@ -333,7 +333,7 @@ impl OpRules for Interpolate {
                 if self.keep_aspect_ratio_policy == AspectRatio::Stretch {
                     axes.iter().enumerate().for_each(|(i, a)| out[*a] = sizes.dim(i));
                 } else if let (Some(inputs), Some(sizes)) = (known, sizes.to_shape()) {
-                    let results = self.from_sizes(&inputs, &sizes);
+                    let results = self.scales_of_sizes(&inputs, &sizes);
                     axes.iter().zip(results).for_each(|(a, (m, _))| out[*a] = Dimension::fixed(m));
                 } else {
                     axes.iter().for_each(|a| out[*a] = Dimension::DYNAMIC);

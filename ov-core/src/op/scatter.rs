@@ -1,4 +1,5 @@
 //! Writing elements by index.
+#![allow(clippy::eq_op, reason = "NaN is what differs from itself, for every element type")]
 
 use super::{
     InferContext, OpEntry, OpError, OpResult, OpRules, OutputType,

@@ -445,7 +445,7 @@ mod tests {
     #[test]
     fn optionals_are_their_value_or_absent() {
         for (value, has) in [(Tensor::absent(), false), (at(1), true), (numbers(&[]), true)] {
-            let got = OptionalHasElement {}.evaluate(&[value.clone()]).expect("any value");
+            let got = OptionalHasElement {}.evaluate(std::slice::from_ref(&value)).expect("any value");
             assert_eq!(got[0], Tensor::from_bools([], &[has]).expect("fits"));
             assert_eq!(OptionalGetElement {}.evaluate(&[value]).is_ok(), has);
         }

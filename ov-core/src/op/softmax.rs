@@ -133,7 +133,7 @@ impl OpRules for Hardmax {
             }
         }
         let (input, ty) = (&inputs[0], inputs[0].element_type());
-        let (flat, axis) = if self.flatten && input.len() > 0 {
+        let (flat, axis) = if self.flatten && !input.is_empty() {
             let axis = if self.axis == 0 { 0 } else { normalize_axis(self.axis, input.rank())? };
             let outer: usize = input.shape()[..axis].iter().product();
             (input.reshape([outer, input.len() / outer])?, 1)

@@ -192,7 +192,7 @@ mod tests {
         ] {
             let op = TopK { axis: 0, mode, sort, index_element_type: ElementType::I64, stable: true };
             let t = Tensor::from_vec([6], x.to_vec()).expect("fits");
-            let out = op.evaluate(&[t, Tensor::scalar(k as i64)]).expect("valid");
+            let out = op.evaluate(&[t, Tensor::scalar(i64::from(k))]).expect("valid");
             assert_eq!(out[1].to_i64_vec().expect("i64"), expected);
         }
         let t = Tensor::zeros(ElementType::F32, [2, 3]).expect("small");

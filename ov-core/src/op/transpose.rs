@@ -1,4 +1,4 @@
-//! Operators that reorder axes and elements: Transpose, DepthToSpace and its kin, Reverse.
+//! Operators that reorder axes and elements: Transpose, `DepthToSpace` and its kin, Reverse.
 
 use super::{
     InferContext, OpEntry, OpError, OpResult, OpRules, OutputType,
@@ -121,7 +121,7 @@ impl OpRules for DepthToSpace {
         op_ensure!(shape.rank() >= 3, "input has rank {}, expected 3 or more", shape.rank());
         let n = shape.rank() - 2;
         let (block, volume) = blocks(self.block_size, n)?;
-        op_ensure!(shape[1] % volume == 0, "{} channels are no multiple of {volume}", shape[1]);
+        op_ensure!(shape[1].is_multiple_of(volume), "{} channels are no multiple of {volume}", shape[1]);
         let depth = shape[1] / volume;
         let mut split = vec![shape[0]];
         let (depth_axis, block_axis) = if self.mode == DepthMode::BlocksFirst {
@@ -211,7 +211,7 @@ impl OpRules for ShuffleChannels {
         let axis = normalize_axis(self.axis, shape.rank())?;
         let group = usize::try_from(self.group).unwrap_or(0);
         op_ensure!(
-            group > 0 && shape[axis] % group == 0,
+            group > 0 && shape[axis].is_multiple_of(group),
             "axis {axis} of {shape} does not divide into {} groups",
             self.group
         );

@@ -1,4 +1,5 @@
 //! Evaluates operators whose every input is a constant.
+#![allow(clippy::trivially_copy_pass_by_ref, reason = "the pass trait takes passes by reference")]
 
 use super::Pass;
 use crate::{

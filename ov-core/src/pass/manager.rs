@@ -115,10 +115,12 @@ impl PassManager {
     /// # Errors
     /// The first error of a pass; in debug builds also when a pass leaves an inconsistent model.
     pub fn run(&self, model: &mut Model) -> Result<Stats> {
-        let stats =
-            |p: &Box<dyn Pass>| PassStats { name: p.name(), changes: 0, time: Duration::ZERO };
         let mut stats = Stats {
-            passes: self.passes.iter().map(stats).collect(),
+            passes: self
+                .passes
+                .iter()
+                .map(|p| PassStats { name: p.name(), changes: 0, time: Duration::ZERO })
+                .collect(),
             nodes_before: model.len(),
             ..Stats::default()
         };

@@ -193,7 +193,10 @@ impl RewritePass {
             match outcome.and_then(|patch| commit(model, &patch)) {
                 Ok(mut touched) => {
                     touched.extend(added);
-                    tracing::debug!(rewrite = rewrite.name, node = model.get(id).map(|n| n.name()));
+                    tracing::debug!(
+                        rewrite = rewrite.name,
+                        node = model.get(id).map(crate::model::Node::name)
+                    );
                     return Some(touched);
                 }
                 Err(reason) => {

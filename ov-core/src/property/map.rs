@@ -21,6 +21,7 @@ impl PropertyMap {
 
     /// This map with a property set.
     #[must_use]
+    #[expect(clippy::needless_pass_by_value, reason = "values are written in place")]
     pub fn with<T: PropertyValue>(mut self, key: Property<T>, value: T) -> Self {
         self.set(key, &value);
         self
@@ -232,7 +233,7 @@ mod tests {
         ];
         let check = |name: &str, text: &str| {
             let map = PropertyMap(BTreeMap::from([(name.to_owned(), text.to_owned())]));
-            map.check("CPU", known).map(|m| m.to_string()).unwrap_or_else(|e| e.to_string())
+            map.check("CPU", known).map_or_else(|e| e.to_string(), |m| m.to_string())
         };
         for (name, text, expected) in [
             ("PERFORMANCE_HINT", "LATENCY", "PERFORMANCE_HINT=LATENCY"),

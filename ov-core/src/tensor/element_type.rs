@@ -49,7 +49,7 @@ pub enum ElementType {
     U32,
     /// Unsigned 64-bit integer.
     U64,
-    /// Four-bit NormalFloat.
+    /// Four-bit `NormalFloat`.
     Nf4,
     /// 8-bit float, 4 exponent and 3 mantissa bits, finite and NaN.
     F8E4M3,

@@ -109,6 +109,10 @@ impl Dimension {
 
     /// Sum of two dimensions.
     #[must_use]
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "bounds saturate, which an operator would hide"
+    )]
     pub fn add(self, other: Self) -> Self {
         match (self.value(), other.value()) {
             (Some(0), _) => other,
@@ -123,6 +127,10 @@ impl Dimension {
 
     /// Product of two dimensions.
     #[must_use]
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "bounds saturate, which an operator would hide"
+    )]
     pub fn mul(self, other: Self) -> Self {
         match (self.value(), other.value()) {
             (Some(1), _) => other,

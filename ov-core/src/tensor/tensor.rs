@@ -232,7 +232,7 @@ impl Tensor {
         range: std::ops::Range<usize>,
     ) -> Result<Self, TensorError> {
         let bytes = &buffer.bytes()[range.clone()];
-        if bytes.as_ptr().addr() % (element_type.bits() / 8).clamp(1, 8) != 0 {
+        if !bytes.as_ptr().addr().is_multiple_of((element_type.bits() / 8).clamp(1, 8)) {
             return Self::from_bytes(element_type, shape, bytes);
         }
         Ok(Self {

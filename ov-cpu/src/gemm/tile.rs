@@ -1,4 +1,8 @@
 //! Register tiles: a few rows of A times one packed panel of B, and the fused store.
+#![allow(
+    clippy::absurd_extreme_comparisons,
+    reason = "extents of tiles are constants, some of them 1"
+)]
 #![allow(unsafe_code, reason = "micro-kernels on raw pointers, compiled per instruction-set level")]
 
 use std::{mem, ptr};

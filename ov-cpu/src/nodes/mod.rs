@@ -111,12 +111,15 @@ impl NodeView<'_> {
     }
 }
 
+/// Writes packed weights.
+pub type Fill = Box<dyn FnOnce(&mut [u8]) + Send>;
+
 /// Bytes to pack into the weights section.
 pub struct Pack {
     /// How many.
     pub len: usize,
     /// Writes them.
-    pub fill: Box<dyn FnOnce(&mut [u8]) + Send>,
+    pub fill: Fill,
 }
 
 impl fmt::Debug for Pack {
@@ -232,6 +235,9 @@ impl fmt::Debug for Bound {
 
 impl Bound {
     /// A step.
+    ///
+    /// # Errors
+    /// Never; the signature is that of [`Bind`].
     pub fn step(step: impl Step + 'static) -> OpResult<Self> {
         Ok(Self::Step(Box::new(step)))
     }

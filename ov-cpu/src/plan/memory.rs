@@ -32,13 +32,16 @@ struct Root {
     pinned: bool,
 }
 
+/// A step with the roots of its inputs and outputs, and the input whose memory it may take over.
+type Draft = (PlannedStep, SmallVec<[usize; 4]>, SmallVec<[usize; 2]>, Option<usize>);
+
 pub(super) struct Memory<'a> {
     exe: &'a Executable,
     states: &'a [Option<State>],
     roots: Vec<Root>,
     /// Root of each value that has memory.
     root_of: Vec<Option<usize>>,
-    steps: Vec<(PlannedStep, SmallVec<[usize; 4]>, SmallVec<[usize; 2]>, Option<usize>)>,
+    steps: Vec<Draft>,
     scratch_len: usize,
     cost_ns: f64,
 }

@@ -75,7 +75,9 @@ fn programs_give_what_the_reference_gives() {
             let mut outputs = vec![Tensor::absent(); 3];
             for shape in shapes {
                 let x = ramp(&shape);
-                runner.run(&[x.clone()], &mut outputs, &[], &CancelToken::new()).expect("runs");
+                runner
+                    .run(std::slice::from_ref(&x), &mut outputs, &[], &CancelToken::new())
+                    .expect("runs");
                 let expected = reference::evaluate(&model, &[x]).expect("runs");
                 for (got, expected) in outputs.iter().zip(&expected) {
                     ov_core::testing::compare(got, expected, 1e-6, 1e-6).expect("equal");
@@ -90,7 +92,7 @@ fn outputs_are_written_where_they_are() {
     let mut runner = runner(&chain([64], 3), 1);
     let mut outputs = vec![Tensor::absent(); 3];
     let x = ramp(&[64]);
-    runner.run(&[x.clone()], &mut outputs, &[], &CancelToken::new()).expect("runs");
+    runner.run(std::slice::from_ref(&x), &mut outputs, &[], &CancelToken::new()).expect("runs");
     let addresses: Vec<_> = outputs.iter().map(Tensor::as_ptr).collect();
     runner.run(&[x], &mut outputs, &[], &CancelToken::new()).expect("runs");
     assert_eq!(addresses, outputs.iter().map(Tensor::as_ptr).collect::<Vec<_>>());
@@ -101,7 +103,7 @@ fn a_cancelled_run_says_so_and_the_runner_stays_usable() {
     let mut runner = runner(&chain([8], 3), 2);
     let mut outputs = vec![Tensor::absent(); 3];
     let x = ramp(&[8]);
-    let canceled = runner.run(&[x.clone()], &mut outputs, &[], &canceled());
+    let canceled = runner.run(std::slice::from_ref(&x), &mut outputs, &[], &canceled());
     assert!(canceled.expect_err("canceled").to_string().contains("cancel"));
     runner.run(&[x], &mut outputs, &[], &CancelToken::new()).expect("runs");
 }

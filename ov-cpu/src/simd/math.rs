@@ -4,6 +4,7 @@
 //! `lanes::instantiate!` compiles; the slice functions take an [`Isa`]. Polynomials and rational
 //! functions are minimax fits (Lawson iteration in f64); the stated errors are measured by the
 //! tests against f64 over the whole range, for every level.
+#![allow(clippy::approx_constant, reason = "a fitted coefficient, near a constant by chance")]
 #![allow(unsafe_code, reason = "calls into functions compiled for a level")]
 
 use crate::simd::Isa;

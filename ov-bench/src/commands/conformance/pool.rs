@@ -151,7 +151,7 @@ mod tests {
     fn shell(script: &str) -> Worker {
         let mut command = Command::new("sh");
         command.args(["-c", script]).stdin(Stdio::piped()).stdout(Stdio::piped());
-        Worker::spawn(&mut command).unwrap()
+        Worker::spawn(&mut command).expect("sh starts")
     }
 
     #[test]

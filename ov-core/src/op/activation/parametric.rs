@@ -1,4 +1,5 @@
 //! Activations with parameters.
+#![allow(clippy::absurd_extreme_comparisons, reason = "unsigned types have the rule too")]
 
 use super::{infer_float_unary, infer_numeric_unary, map, map_float, sigmoid, special::erf};
 use crate::{

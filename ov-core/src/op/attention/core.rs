@@ -34,11 +34,10 @@ pub(super) fn attend(
             *score = query.iter().zip(key).map(|(a, b)| a * b).sum::<f64>() * p.scale;
         }
         let mut keep = |mode: i64, row: &[f64]| {
-            if let Some((wanted, out)) = &mut scores {
-                if *wanted == mode {
+            if let Some((wanted, out)) = &mut scores
+                && *wanted == mode {
                     out[i * p.s..][..p.s].copy_from_slice(row);
                 }
-            }
         };
         keep(0, &row);
         if p.softcap > 0.0 {

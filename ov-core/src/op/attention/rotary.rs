@@ -91,7 +91,7 @@ impl OpRules for RotaryEmbedding {
             sin.shape(),
             layout.width
         );
-        let rows = if half == 0 { 0 } else { cos.len() / half };
+        let rows = cos.len().checked_div(half).unwrap_or(0);
         let (batch, tokens) = (layout.batch, layout.tokens);
         let positions: Vec<i64> = match present(inputs, 3) {
             None => {

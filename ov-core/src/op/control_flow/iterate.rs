@@ -1,4 +1,4 @@
-//! Loop and TensorIterator: a body run again and again over pieces and carried values.
+//! Loop and `TensorIterator`: a body run again and again over pieces and carried values.
 
 use super::{
     super::{InferContext, InputInfo, OpError, OpResult, OpRules, OutputType},

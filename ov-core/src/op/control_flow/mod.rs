@@ -1,4 +1,4 @@
-//! If, Loop and TensorIterator: operators with models inside.
+//! If, Loop and `TensorIterator`: operators with models inside.
 
 mod body;
 mod iterate;

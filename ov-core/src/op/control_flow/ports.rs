@@ -1,4 +1,4 @@
-//! Port maps of Loop and TensorIterator: which input of the operator feeds which parameter of the body, in what pieces.
+//! Port maps of Loop and `TensorIterator`: which input of the operator feeds which parameter of the body, in what pieces.
 
 use super::super::{OpError, OpResult};
 use crate::tensor::{Dimension, ElementType, PartialShape, Shape, Tensor};
@@ -62,7 +62,7 @@ pub struct ConcatPort {
     pub part_size: i64,
 }
 
-/// Every map of a Loop or TensorIterator, read from its lists of integers.
+/// Every map of a Loop or `TensorIterator`, read from its lists of integers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LoopPorts {
     /// Inputs cut into pieces.

@@ -1,4 +1,4 @@
-//! Tests of If, Loop and TensorIterator.
+//! Tests of If, Loop and `TensorIterator`.
 
 use super::*;
 use crate::{
@@ -84,7 +84,7 @@ fn pieces_are_cut_and_put_together_along_an_axis() {
         (1, [-1, 0, -2, 2], 1, vec![2, 4], vec![3., 4., 1., 2., 7., 8., 5., 6.], vec![1., 2., 5., 6.]),
     ] {
         let op = iterator(axis, rule, out_axis);
-        let got = op.evaluate(&[x.clone()]).expect("runs");
+        let got = op.evaluate(std::slice::from_ref(&x)).expect("runs");
         assert_eq!(got[0].shape()[..], shape[..], "{rule:?}");
         assert_eq!(got[0].as_slice::<f32>().expect("f32"), expected, "{rule:?}");
         assert_eq!(got[1].as_slice::<f32>().expect("f32"), last, "{rule:?}");
@@ -99,7 +99,7 @@ fn pieces_are_cut_and_put_together_along_an_axis() {
         assert_eq!(types[0].shape, got[0].shape().into(), "{rule:?}");
         assert_eq!(types[1].shape, got[1].shape().into(), "{rule:?}");
     }
-    assert!(iterator(2, [0, -1, 1, 0], 0).evaluate(&[x.clone()]).is_err());
+    assert!(iterator(2, [0, -1, 1, 0], 0).evaluate(std::slice::from_ref(&x)).is_err());
     assert!(iterator(0, [0, -1, 0, 0], 0).evaluate(&[x]).is_err());
 }
 

@@ -85,7 +85,7 @@ impl Format {
         let sign = if value.is_sign_negative() { self.sign_bit() } else { 0 };
         let signed = |code: u8| if code == 0 && self.single_zero { 0 } else { code | sign };
         if value.is_nan() {
-            return self.nan.map_or(signed(0), |nan| if self.single_zero { nan } else { nan | sign });
+            return self.nan.map_or_else(|| signed(0), |nan| if self.single_zero { nan } else { nan | sign });
         }
         let magnitude = value.abs();
         let (mut low, mut high) = (0u8, self.max);
@@ -181,7 +181,7 @@ fn encode_scale(value: f64, narrowing: Narrowing) -> u8 {
     }
 }
 
-/// The 16 values of NormalFloat4: quantiles of the normal distribution, Dettmers et al., "QLoRA", appendix E.
+/// The 16 values of `NormalFloat4`: quantiles of the normal distribution, Dettmers et al., "`QLoRA`", appendix E.
 const NORMAL_FLOAT: [f64; 16] = [
     -1.0,
     -0.696_192_800_998_687_7,

@@ -40,7 +40,7 @@ pub(super) fn to_texts(input: &Tensor) -> OpResult<Vec<String>> {
             Ok(t.as_slice::<T>()?.iter().map(text).collect())
         }, else Err(unsupported_type(ty)));
     }
-    dispatch_numeric!(ty, T => Ok(t.as_slice::<T>()?.iter().map(|v| v.to_string()).collect()), else {
+    dispatch_numeric!(ty, T => Ok(t.as_slice::<T>()?.iter().map(ToString::to_string).collect()), else {
         Ok(t.to_i64_vec()?.into_iter().map(|v| v.to_string()).collect())
     })
 }

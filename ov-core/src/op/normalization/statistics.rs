@@ -182,7 +182,7 @@ impl GroupNormalization {
     fn groups(&self, channels: usize) -> OpResult<usize> {
         usize::try_from(self.num_groups)
             .ok()
-            .filter(|g| *g > 0 && channels % g == 0)
+            .filter(|g| *g > 0 && channels.is_multiple_of(*g))
             .ok_or_else(|| OpError::Attribute {
                 name: "num_groups",
                 got: self.num_groups.to_string(),

@@ -262,7 +262,7 @@ struct Quantized {
     scale: f64,
 }
 
-/// Quantizes to `u8` over the range of the values and zero, rounding to even as DynamicQuantizeLinear does.
+/// Quantizes to `u8` over the range of the values and zero, rounding to even as `DynamicQuantizeLinear` does.
 fn quantize(x: &[f64]) -> Quantized {
     let (low, high) = x.iter().fold((0.0f32, 0.0f32), |(l, h), v| (l.min(*v as f32), h.max(*v as f32)));
     let scale = if high == low { 1.0 } else { (high - low) / 255.0 };

@@ -1,4 +1,4 @@
-//! BatchNormInference with constant statistics becomes a product and a sum per channel, which fold into weights.
+//! `BatchNormInference` with constant statistics becomes a product and a sum per channel, which fold into weights.
 
 use super::super::{NoMatch, Patch, Rewrite, Rewriter, pattern::Pattern};
 use crate::{

@@ -274,7 +274,8 @@ mod tests {
 
     #[test]
     fn every_layout_of_weights_takes_a_scale_per_output_channel() {
-        let cases: [(fn() -> Box<dyn crate::op::Op>, &[usize]); 4] = [
+        type Case = (fn() -> Box<dyn crate::op::Op>, &'static [usize]);
+        let cases: [Case; 4] = [
             (|| Box::new(padded()), &[4, 4, 3, 3]),
             (
                 || {

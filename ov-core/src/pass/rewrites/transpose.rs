@@ -1,4 +1,4 @@
-//! Transposes over each other join, transposes that move only extents of 1 become Reshape, and MatMul takes over what it
+//! Transposes over each other join, transposes that move only extents of 1 become Reshape, and `MatMul` takes over what it
 //! can by its flags.
 
 use super::super::{NoMatch, Patch, Rewrite, Rewriter, pattern::Pattern};

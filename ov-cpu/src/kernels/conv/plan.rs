@@ -166,12 +166,15 @@ impl Conv {
 
     /// First pixel and height of tile `t`.
     fn tile(&self, t: usize) -> (usize, usize) {
-        let (start, len, pieces, i) = if self.row_tiles > 0 {
-            let w = self.geometry.output[2];
-            (t / self.row_tiles * w, w, self.row_tiles, t % self.row_tiles)
-        } else {
-            let pixels = self.batch * self.geometry.output.iter().product::<usize>();
-            (0, pixels, self.tiles, t)
+        let (start, len, pieces, i) = match self.row_tiles {
+            0 => {
+                let pixels = self.batch * self.geometry.output.iter().product::<usize>();
+                (0, pixels, self.tiles, t)
+            }
+            per_row => {
+                let w = self.geometry.output[2];
+                (t / per_row * w, w, per_row, t % per_row)
+            }
         };
         let (low, extra) = (len / pieces, len % pieces);
         (start + i * low + i.min(extra), low + usize::from(i < extra))

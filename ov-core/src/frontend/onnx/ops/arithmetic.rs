@@ -49,6 +49,7 @@ fn modulo(cx: &mut NodeContext<'_, '_>) -> ConvertResult {
     Ok(vec![if cx.bool("fmod", false)? { cx.add(Mod {}, &[a, b])? } else { cx.add(FloorMod {}, &[a, b])? }])
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "callers make the operator in place")]
 fn fold(cx: &mut NodeContext<'_, '_>, op: impl Op + Clone) -> Result<Value, ConvertError> {
     let mut total = cx.input(0)?;
     for index in 1..cx.input_count() {

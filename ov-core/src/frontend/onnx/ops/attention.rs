@@ -261,7 +261,7 @@ fn flex_attention(cx: &mut NodeContext<'_, '_>) -> ConvertResult {
     let keys = cx.transpose(k, &[0, 1, 3, 2])?;
     let product = cx.compose("MatMul", &[q, keys], &[])?;
     let product = cx.compose("Cast", &[product], &to_precision)?;
-    let scale = cx.optional_f32("scale")?.map_or(1.0 / (e as f64).sqrt(), f64::from);
+    let scale = cx.optional_f32("scale")?.map_or_else(|| 1.0 / (e as f64).sqrt(), f64::from);
     let scale = cx.scalar_like(scale, product)?;
     let mut scores = cx.compose("Mul", &[product, scale], &[])?;
     if cx.has_attribute("score_mod") {

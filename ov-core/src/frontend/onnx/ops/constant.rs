@@ -1,4 +1,4 @@
-//! Constant, Identity and ConstantOfShape's kin.
+//! Constant, Identity and `ConstantOfShape`'s kin.
 
 use super::{super::NodeContext, ConvertResult, OnnxOp};
 use crate::{op::OpError, tensor::Tensor};

@@ -1,4 +1,4 @@
-//! Cast, CastLike and BitCast.
+//! Cast, `CastLike` and `BitCast`.
 
 use super::{super::{ConvertError, NodeContext}, ConvertResult, OnnxOp};
 use crate::{

@@ -17,6 +17,7 @@ use crate::{
     tensor::{ElementType, Tensor},
 };
 
+#[expect(clippy::needless_pass_by_value, reason = "callers make the text in place")]
 fn refuse(name: &'static str, got: impl ToString, expected: &str) -> ConvertError {
     OpError::Attribute { name, got: got.to_string(), expected: expected.to_owned() }.into()
 }

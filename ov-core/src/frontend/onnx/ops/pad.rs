@@ -42,7 +42,7 @@ fn constant_pads(
 ) -> Result<(Value, Value), ConvertError> {
     let n = pads.len() / 2;
     let (mut begin, mut end) = (pads[..n].to_vec(), pads[n..].to_vec());
-    if pads.len() % 2 != 0 {
+    if !pads.len().is_multiple_of(2) {
         return Err(OpError::Invalid(format!("{} pads, expected an even number", pads.len())).into());
     }
     if let Some(axes) = axes {

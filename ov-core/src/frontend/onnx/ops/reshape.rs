@@ -97,7 +97,7 @@ fn shape_part(
         return Ok(shape);
     }
     let start = cx.i64s_constant(&[start]);
-    let end = cx.i64s_constant(&[end.unwrap_or(i64::from(i32::MAX))]);
+    let end = cx.i64s_constant(&[end.unwrap_or_else(|| i64::from(i32::MAX))]);
     let step = cx.i64s_constant(&[1]);
     cx.add(Slice {}, &[shape, start, end, step])
 }

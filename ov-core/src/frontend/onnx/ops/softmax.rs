@@ -1,4 +1,4 @@
-//! Softmax, LogSoftmax and Hardmax; before opset 13 every axis from `axis` on counts as one.
+//! Softmax, `LogSoftmax` and Hardmax; before opset 13 every axis from `axis` on counts as one.
 
 use super::{super::{ConvertError, NodeContext}, ConvertResult, OnnxOp};
 use crate::{

@@ -93,6 +93,7 @@ struct Heads {
     scale: f32,
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "the mask is used up here")]
 fn over_heads(
     cx: &mut NodeContext<'_, '_>,
     heads: &Heads,

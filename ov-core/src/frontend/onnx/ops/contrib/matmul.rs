@@ -11,7 +11,7 @@ use crate::{
     tensor::{ElementType, Tensor, read_packed, write_packed},
 };
 
-/// An operand of FusedMatMul: batch axes rotated, then the last two exchanged.
+/// An operand of `FusedMatMul`: batch axes rotated, then the last two exchanged.
 fn operand(
     cx: &mut NodeContext<'_, '_>,
     index: usize,
