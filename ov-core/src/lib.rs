@@ -1,4 +1,39 @@
-//! Tensors, model graph, operators, front ends, passes, properties, plugin traits and registry of ov.
+//! The core of ov, a runtime for neural networks: tensors, the model graph, operators, front ends, passes, properties,
+//! and what devices implement.
+//!
+//! A program depends on this crate and on the crates of its devices, and names each of those once, so that it is linked:
+//! `use ov_cpu as _;`. Then a [`Core`] finds them. This example takes the template device instead, which needs no other
+//! crate, and builds its model in code; `core.compile_model("model.onnx", "CPU", &properties)` reads one.
+//!
+//! ```
+//! # #[cfg(feature = "testing")] {
+//! use ov_core::{Core, ElementType, Model, PropertyMap, Tensor};
+//! use ov_core::property::hint::{self, PerformanceMode};
+//! use ov_core::{op::activation::Elu, testing::template_device::TemplatePlugin};
+//!
+//! let mut model = Model::new("tiny");
+//! let x = model.add_parameter("x", ElementType::F32, [1, 3])?;
+//! let y = model.add(Elu { alpha: 1.0 }, &[x], "elu")?;
+//! model.add_output("y", y);
+//!
+//! let core = Core::with_plugins([TemplatePlugin::create()])?; // Core::new() takes every linked device
+//! let properties = PropertyMap::new().with(hint::PERFORMANCE_MODE, PerformanceMode::Latency);
+//! let compiled = core.compile_model(model, "TEMPLATE", &properties)?;
+//!
+//! let mut request = compiled.create_infer_request()?;
+//! request.set_input("x", Tensor::from_vec([1, 3], vec![1.0f32, 0.0, 2.0])?)?;
+//! request.infer()?;
+//! assert_eq!(request.output("y")?.as_slice::<f32>()?, [1.0, 0.0, 2.0]);
+//!
+//! request.start_async()?;
+//! request.wait()?;
+//! # }
+//! # Ok::<(), ov_core::Error>(())
+//! ```
+//!
+//! The way of a model: [`frontend`] or [`Model`]'s own methods make a graph of [`op`]erators, [`pass`] simplifies it, a
+//! device ([`plugin`]) compiles it into a [`blob`] and runs it. [`property`] holds what can be set, [`cache`] what a model
+//! cache owes, [`error`] what can go wrong.
 
 pub mod blob;
 pub mod cache;

@@ -9,6 +9,7 @@
 mod codec;
 mod format;
 mod meta;
+mod model;
 mod reader;
 mod seal;
 mod writer;

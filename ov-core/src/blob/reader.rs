@@ -142,7 +142,7 @@ fn check_sections(bytes: &[u8], sections: &[Section]) -> Result<()> {
         check("section order", ordered, format_args!("an offset of at least {end}"), s.offset)?;
         let aligned = s.alignment.is_power_of_two()
             && s.alignment <= MAX_ALIGNMENT
-            && s.offset % s.alignment == 0;
+            && s.offset.is_multiple_of(s.alignment);
         let got = format_args!("{} for {}", s.offset, s.alignment);
         check("section alignment", aligned, "a multiple of a power of two up to 2 MiB", got)?;
         let gap = &bytes[end..s.offset];

@@ -1,0 +1,270 @@
+//! Operators and models as bytes, through their attribute visitors: for programs that run operators by reference.
+
+use super::{Decoder, Encoder, format::failed};
+use crate::{
+    error::Result,
+    model::{Model, NodeId, Value},
+    op::{self, Attribute, AttributeVisitor, Op, OpError, OpResult},
+    tensor::{Shape, Tensor},
+};
+
+/// Bodies within bodies.
+const MAX_DEPTH: usize = 32;
+
+impl Encoder {
+    /// Writes an operator: name, opset and attributes.
+    ///
+    /// # Errors
+    /// None for operators made with [`define_op!`](crate::define_op).
+    pub fn op(&mut self, op: &dyn Op) -> Result<()> {
+        self.text(op.kind().name);
+        self.u32(op.kind().opset);
+        op.clone_box()
+            .visit_attributes(&mut Writer(self))
+            .map_err(|e| failed("encoding an operator", "attributes", e))
+    }
+
+    /// Writes a tensor.
+    pub fn tensor(&mut self, tensor: &Tensor) {
+        self.element_type(tensor.element_type());
+        self.sizes(tensor.shape());
+        match tensor.as_strings() {
+            Ok(texts) => self.list(texts.iter(), |e, t| e.text(t)),
+            Err(_) => {
+                let tensor = tensor.to_contiguous();
+                self.size(tensor.bytes().len());
+                self.raw(tensor.bytes());
+            }
+        }
+    }
+
+    /// Writes a model. Weights go inline, so this suits bodies and small models.
+    ///
+    /// # Errors
+    /// When the model has a cycle.
+    pub fn model(&mut self, model: &Model) -> Result<()> {
+        let order = model.topological_order()?;
+        let mut position = std::collections::HashMap::new();
+        self.text(model.name());
+        // Parameters first, in their order, so that reading them back keeps it.
+        let others = order.iter().filter(|id| !model.parameters().contains(id));
+        let ids: Vec<NodeId> = model.parameters().iter().chain(others).copied().collect();
+        self.size(model.parameters().len());
+        self.size(ids.len());
+        for (i, id) in ids.into_iter().enumerate() {
+            let node = model.node(id);
+            self.text(node.name());
+            self.op(node.op())?;
+            self.list(node.inputs().iter(), |e, v| {
+                e.size(position.get(&v.node).copied().unwrap_or(usize::MAX));
+                e.u32(v.output);
+            });
+            position.insert(id, i);
+        }
+        self.list(model.outputs().iter(), |e, o| {
+            e.text(&o.name);
+            e.size(position.get(&o.value.node).copied().unwrap_or(usize::MAX));
+            e.u32(o.value.output);
+        });
+        Ok(())
+    }
+}
+
+impl Decoder<'_> {
+    /// Reads an operator.
+    ///
+    /// # Errors
+    /// When there is none of that name and opset, or the bytes are damaged.
+    pub fn op(&mut self) -> Result<Box<dyn Op>> {
+        self.op_within(MAX_DEPTH)
+    }
+
+    fn op_within(&mut self, depth: usize) -> Result<Box<dyn Op>> {
+        let (name, opset) = (self.text()?.to_owned(), self.u32()?);
+        let entry =
+            op::all().find(|e| e.kind.name == name && e.kind.opset == opset).ok_or_else(|| {
+                failed("operator", "a known one", format_args!("{name} of opset {opset}"))
+            })?;
+        let mut op = (entry.create)();
+        op.visit_attributes(&mut Reader { from: self, depth })
+            .map_err(|e| failed("decoding an operator", format_args!("attributes of {name}"), e))?;
+        Ok(op)
+    }
+
+    /// Reads a tensor.
+    ///
+    /// # Errors
+    /// When its bytes do not fit its shape.
+    pub fn tensor(&mut self) -> Result<Tensor> {
+        let element_type = self.element_type()?;
+        let shape: Shape = self.sizes()?.into();
+        if element_type == crate::ElementType::String {
+            let texts = self.list(|d| d.text().map(str::to_owned))?;
+            return Ok(Tensor::from_strings(shape, texts)?);
+        }
+        let len = self.size()?;
+        let bytes = self.bytes(len)?;
+        if element_type.bits() == 0 {
+            return Ok(Tensor::absent());
+        }
+        Ok(Tensor::from_bytes(element_type, shape, bytes)?)
+    }
+
+    /// Reads a model; every type is inferred again.
+    ///
+    /// # Errors
+    /// When the bytes are damaged or an operator refuses its inputs.
+    pub fn model(&mut self) -> Result<Model> {
+        self.model_within(MAX_DEPTH)
+    }
+
+    fn model_within(&mut self, depth: usize) -> Result<Model> {
+        let Some(depth) = depth.checked_sub(1) else {
+            return Err(failed("depth of bodies", format_args!("at most {MAX_DEPTH}"), "more"));
+        };
+        let mut model = Model::new(self.text()?);
+        let (parameters, count) = (self.size()?, self.size()?);
+        let mut ids: Vec<NodeId> = Vec::new();
+        for i in 0..count {
+            let name = self.text()?.to_owned();
+            let op = self.op_within(depth)?;
+            let inputs = self.list(|d| d.value(&ids))?;
+            if i < parameters {
+                let p: &op::core::Parameter =
+                    op.downcast().ok_or_else(|| failed("parameter", "Parameter", op.kind()))?;
+                ids.push(model.add_parameter(name, p.element_type, p.shape.clone())?.node);
+            } else if let Some(c) = op.downcast::<op::core::Constant>() {
+                ids.push(model.add_constant(c.clone(), name).node);
+            } else {
+                ids.push(model.add_node(op, &inputs, name)?);
+            }
+        }
+        for (name, value) in self.list(|d| Ok((d.text()?.to_owned(), d.value(&ids)?)))? {
+            let outputs = model.node(value.node).outputs().len();
+            if value.output as usize >= outputs {
+                return Err(failed("output", format_args!("less than {outputs}"), value.output));
+            }
+            model.add_output(name, value);
+        }
+        Ok(model)
+    }
+
+    fn value(&mut self, ids: &[NodeId]) -> Result<Value> {
+        let (node, output) = (self.size()?, self.u32()?);
+        let node = ids.get(node).copied();
+        let node = node.ok_or_else(|| failed("value", "an earlier node", "another"))?;
+        Ok(Value { node, output })
+    }
+}
+
+fn op_error(e: impl std::fmt::Display) -> OpError {
+    OpError::Invalid(e.to_string())
+}
+
+struct Writer<'e>(&'e mut Encoder);
+
+impl AttributeVisitor for Writer<'_> {
+    fn visit(&mut self, _: &'static str, attribute: Attribute<'_>) -> OpResult<()> {
+        let e = &mut *self.0;
+        match attribute {
+            Attribute::Bool(v) => e.bool(*v),
+            Attribute::I64(v) => e.i64(*v),
+            Attribute::F64(v) => e.f64(*v),
+            Attribute::I64s(v) => e.list(v.iter(), |e, v| e.i64(*v)),
+            Attribute::F64s(v) => e.list(v.iter(), |e, v| e.f64(*v)),
+            Attribute::String(v) => e.text(v),
+            Attribute::Strings(v) => e.list(v.iter(), |e, v| e.text(v)),
+            Attribute::ElementType(v) => e.element_type(*v),
+            Attribute::PartialShape(v) => e.partial_shape(v),
+            Attribute::Tensor(v) => e.tensor(v),
+            Attribute::Body(v) => e.model(v).map_err(op_error)?,
+            Attribute::Choice(v) => e.text(v.text()),
+        }
+        Ok(())
+    }
+}
+
+struct Reader<'d, 'a> {
+    from: &'d mut Decoder<'a>,
+    depth: usize,
+}
+
+impl Reader<'_, '_> {
+    fn read(&mut self, name: &'static str, attribute: Attribute<'_>) -> Result<()> {
+        let d = &mut *self.from;
+        match attribute {
+            Attribute::Bool(v) => *v = d.bool()?,
+            Attribute::I64(v) => *v = d.i64()?,
+            Attribute::F64(v) => *v = d.f64()?,
+            Attribute::I64s(v) => *v = d.list(Decoder::i64)?,
+            Attribute::F64s(v) => *v = d.list(Decoder::f64)?,
+            Attribute::String(v) => d.text()?.clone_into(v),
+            Attribute::Strings(v) => *v = d.list(|d| d.text().map(str::to_owned))?,
+            Attribute::ElementType(v) => *v = d.element_type()?,
+            Attribute::PartialShape(v) => *v = d.partial_shape()?,
+            Attribute::Tensor(v) => *v = d.tensor()?,
+            Attribute::Body(v) => *v = d.model_within(self.depth)?,
+            Attribute::Choice(v) => {
+                let text = d.text()?;
+                if !v.set_text(text) {
+                    return Err(failed(name, v.options().join(", "), text));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl AttributeVisitor for Reader<'_, '_> {
+    fn visit(&mut self, name: &'static str, attribute: Attribute<'_>) -> OpResult<()> {
+        self.read(name, attribute).map_err(op_error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{ElementType, cache::BytesSink, op::activation::Elu};
+
+    #[test]
+    fn every_operator_comes_back_with_its_attributes() {
+        for entry in op::all() {
+            let op = (entry.create)();
+            let mut e = Encoder::new();
+            e.op(&*op).expect("visits");
+            let bytes = e.into_bytes();
+            let mut d = Decoder::new(&bytes);
+            let back = d.op().unwrap_or_else(|e| panic!("{}: {e}", entry.kind));
+            d.end().expect("all read");
+            assert_eq!(back.kind(), entry.kind);
+            assert_eq!(back.attributes_text(), op.attributes_text(), "{}", entry.kind);
+        }
+    }
+
+    #[test]
+    fn models_come_back_and_cuts_are_refused() {
+        let mut m = Model::new("m");
+        let c = m.add_constant(Tensor::from_vec([2], vec![1.0f32, 2.0]).expect("fits"), "c");
+        let unused = m.add_parameter("b", ElementType::I64, [1]).expect("valid");
+        let x = m.add_parameter("a", ElementType::F32, [2]).expect("valid");
+        let y = m.add(Elu { alpha: 0.25 }, &[x], "y").expect("valid");
+        for (name, value) in [("y", y), ("c", c), ("b", unused)] {
+            m.add_output(name, value);
+        }
+        let mut e = Encoder::new();
+        e.model(&m).expect("acyclic");
+        let bytes = e.into_bytes();
+        let back = Decoder::new(&bytes).model().expect("whole");
+        back.verify().expect("consistent");
+        let digest = |m: &Model| {
+            let mut sink = BytesSink::default();
+            m.digest(&mut sink).expect("acyclic");
+            sink.0.len()
+        };
+        assert_eq!(digest(&back), digest(&m));
+        assert_eq!((back.input_name(0), back.input_name(1)), ("b", "a"));
+        for len in 0..bytes.len() {
+            assert!(Decoder::new(&bytes[..len]).model().is_err(), "cut to {len}");
+        }
+    }
+}
