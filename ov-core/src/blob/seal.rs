@@ -1,5 +1,7 @@
 //! Hashes of a blob: filled in when it is stored, compared when it is loaded. The hash function is the store's.
 
+use bytes::Bytes;
+
 use super::{
     Blob, LEAF_LEN, SectionKind,
     format::{
@@ -87,11 +89,20 @@ impl Blob {
         same("root hash", stored(AT_ROOT), hash(ROOTS, &roots(self.sections())))?;
         for section in self.sections().iter().filter(|s| s.kind != Some(SectionKind::Leaves)) {
             if depth == Verify::All || section.kind != Some(SectionKind::Weights) {
-                let computed = hash(ROOT, &self.leaf_hashes(section, hash));
-                same("section hash", &section.root, computed)?;
+                let leaves = self.leaf_hashes(section, hash);
+                same("section hash", &section.root, hash(ROOT, &leaves))?;
+                let stored = self.stored_leaves(section);
+                check("leaf list", stored == leaves, "the hashes of the section", "others")?;
             }
         }
         Ok(())
+    }
+
+    fn stored_leaves(&self, section: &Section) -> Bytes {
+        let from = section.leaf_offset;
+        self.section(SectionKind::Leaves)
+            .filter(|l| from <= l.len() && section.leaf_count() * 32 <= l.len() - from)
+            .map_or_else(Bytes::new, |l| l.slice(from..from + section.leaf_count() * 32))
     }
 
     fn leaf_hashes(&self, section: &Section, hash: &HashFn<'_>) -> Vec<u8> {
