@@ -96,6 +96,10 @@ pub fn read_bytes(bytes: Bytes, options: &ReadOptions) -> Result<Model> {
     not(all(feature = "onnx", feature = "ir")),
     allow(unused_variables, reason = "each front end needs some of them")
 )]
+#[cfg_attr(
+    not(feature = "onnx"),
+    expect(clippy::needless_pass_by_value, reason = "only the ONNX reader keeps the bytes")
+)]
 fn read(
     bytes: Bytes,
     path: Option<&Path>,

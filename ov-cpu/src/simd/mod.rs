@@ -10,7 +10,7 @@ pub mod math;
 
 /// An instruction-set level that kernels are compiled for, from least to most capable.
 ///
-/// A value above [`Isa::Portable`] is a token: it is only handed out by [`Isa::detect`] and
+/// A value above [`Isa::PORTABLE`] is a token: it is only handed out by [`Isa::detect`] and
 /// [`Isa::available`], after the processor was asked, so holding one proves that the
 /// instructions exist.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -6,6 +6,7 @@ mod ports;
 
 pub use body::{KnownOutput, infer_body};
 pub use iterate::{Loop, RunBody, TensorIterator};
+#[cfg(feature = "onnx")]
 pub(crate) use iterate::widen;
 pub(crate) use ports::{concat_axis, slice_axis};
 pub use ports::{ConcatPort, LoopPorts, MergedPort, SlicePort};
