@@ -1,5 +1,6 @@
 //! Kernels as the graph sees them: which operator each takes, what it packs, and the step that it becomes.
 
+mod attention;
 mod convert;
 mod convolution;
 mod cost;
@@ -9,6 +10,7 @@ mod movement;
 mod pooling;
 mod product;
 mod reference;
+mod resize;
 mod rows;
 #[cfg(test)]
 mod testing;
@@ -338,6 +340,8 @@ const FAMILIES: &[&[KernelEntry]] = &[
     eltwise::KERNELS,
     convert::KERNELS,
     rows::KERNELS,
+    attention::KERNELS,
+    resize::KERNELS,
     product::KERNELS,
     reference::KERNELS,
 ];
