@@ -11,7 +11,13 @@ use ov_core::{
     op::convert::{Narrowing, convert_tensor},
 };
 
-use crate::{args::Feed, load::Reference, npy, rng::Rng, roles};
+use crate::{
+    args::Feed,
+    load::{self, Reference},
+    npy,
+    rng::Rng,
+    roles,
+};
 
 /// A tensor for every input of a compiled model.
 ///
@@ -30,13 +36,19 @@ pub(crate) fn tensors(
     let model = (needs_graph && !reference.is_blob())
         .then(|| reference.model(core, feed.shape.as_deref()))
         .transpose()?;
-    let fixed = match reference {
-        Reference::Zoo(entry) => entry.values,
-        Reference::File(_) => &[],
+    let (fixed, shapes) = match reference {
+        Reference::Zoo(entry) => (entry.values, load::parse_shapes(entry.feed)?),
+        Reference::File(_) => (&[][..], Vec::new()),
     };
     let mut rng = Rng::new(SEED);
-    let ports = compiled.inputs();
-    (0..ports.len()).map(|i| seeded(ports, i, model.as_ref(), fixed, &mut rng)).collect()
+    let mut ports = compiled.inputs().to_vec();
+    for port in &mut ports {
+        let given = shapes.iter().find(|(name, _)| *name == port.name);
+        if let Some(shape) = given.and_then(|(_, shape)| port.shape.intersect(shape)) {
+            port.shape = shape;
+        }
+    }
+    (0..ports.len()).map(|i| seeded(&ports, i, model.as_ref(), fixed, &mut rng)).collect()
 }
 
 /// The file `<index>.npy` or `<name>.npy` of a port.

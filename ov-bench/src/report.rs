@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use comfy_table::{CellAlignment, Table, presets};
+use comfy_table::{CellAlignment, ContentArrangement, Table, TableComponent, presets};
 use ov_core::profiling::{NodeProfile, RuntimeNode};
 use serde::{Deserialize, Serialize};
 
@@ -157,7 +157,11 @@ fn on_devices(report: &Report) -> String {
 /// A table with these headings; without any when they are empty.
 pub(crate) fn bordered(headings: &[&str]) -> Table {
     let mut table = Table::new();
-    table.load_preset(presets::UTF8_HORIZONTAL_ONLY);
+    table
+        .load_preset(presets::NOTHING)
+        .set_content_arrangement(ContentArrangement::Dynamic)
+        .set_style(TableComponent::HeaderLines, '-')
+        .set_style(TableComponent::MiddleHeaderIntersections, ' ');
     if headings.iter().any(|h| !h.is_empty()) {
         table.set_header(headings);
     }

@@ -37,24 +37,7 @@ pub(crate) fn run(args: &QueryArgs) -> Result<()> {
         println!("{}", as_json(&core, &shown, nodes.as_deref())?);
         return Ok(());
     }
-    println!("{}", device_table(&core));
-    for device in &shown {
-        println!("\n{device}");
-        let mut table = bordered(&["property", "access", "value"]);
-        for info in core.supported_properties(device)? {
-            table.add_row([info.name, &info.access.to_string(), &value_text(&core, device, &info)]);
-        }
-        println!("{table}");
-    }
-    if let Some(nodes) = nodes {
-        let mut table = bordered(&["node", "op", "kernel"]);
-        for node in &nodes {
-            table.add_row([&node.name, &node.op, &kernel_text(node)]);
-        }
-        println!("\n{table}");
-        let missing = nodes.iter().filter(|n| n.kernel.is_err()).count();
-        println!("{} of {} nodes have a kernel", nodes.len() - missing, nodes.len());
-    }
+    print!("{}", as_text(&core, &shown, nodes.as_deref())?);
     Ok(())
 }
 
@@ -99,6 +82,30 @@ fn device_table(core: &Core) -> comfy_table::Table {
         }
     }
     table
+}
+
+fn as_text(core: &Core, shown: &[String], nodes: Option<&[NodeSupport]>) -> Result<String> {
+    let mut text = format!("{}\n", device_table(core));
+    for device in shown {
+        let mut table = bordered(&["property", "access", "value"]);
+        for info in core.supported_properties(device)? {
+            let value = match info.name {
+                "SUPPORTED_PROPERTIES" => "this list".to_owned(),
+                _ => value_text(core, device, &info),
+            };
+            table.add_row([info.name, &info.access.to_string(), &value]);
+        }
+        text += &format!("\n{device}\n{table}\n");
+    }
+    if let Some(nodes) = nodes {
+        let mut table = bordered(&["node", "op", "kernel"]);
+        for node in nodes {
+            table.add_row([&node.name, &node.op, &kernel_text(node)]);
+        }
+        let found = nodes.iter().filter(|n| n.kernel.is_ok()).count();
+        text += &format!("\n{table}\n{found} of {} nodes have a kernel\n", nodes.len());
+    }
+    Ok(text)
 }
 
 fn as_json(core: &Core, shown: &[String], nodes: Option<&[NodeSupport]>) -> Result<Value> {

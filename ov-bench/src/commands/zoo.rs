@@ -15,7 +15,8 @@ pub(crate) fn run(command: &ZooCommand) -> Result<()> {
         ZooCommand::List => {
             let mut table = bordered(&["name", "what", "licence of weights", "shapes"]);
             for entry in zoo::ZOO {
-                let shape = if entry.shape.is_empty() { "fixed" } else { entry.shape };
+                let shapes = [entry.shape, entry.feed, "fixed"];
+                let shape = shapes.into_iter().find(|s| !s.is_empty()).unwrap_or_default();
                 table.add_row([entry.name, entry.about, entry.licence, shape]);
             }
             println!("{table}");

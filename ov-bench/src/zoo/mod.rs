@@ -15,8 +15,10 @@ pub(crate) struct Entry {
     pub(crate) about: &'static str,
     /// Licence of trained weights; seeded ones are the program's own.
     pub(crate) licence: &'static str,
-    /// Shapes of inputs that the file leaves open, as in `--shape`.
+    /// Shapes to fix of inputs that the file leaves open, as in `--shape`.
     pub(crate) shape: &'static str,
+    /// Shapes of seeded values for inputs that stay open.
+    pub(crate) feed: &'static str,
     /// Inputs that only some values suit.
     pub(crate) values: &'static [(&'static str, i64)],
     source: Source,
@@ -35,6 +37,7 @@ pub(crate) const ZOO: &[Entry] = &[
         about: "PP-OCR v2 text line direction, trained",
         licence: "Apache-2.0",
         shape: "x[1,3,48,192]",
+        feed: "",
         values: &[],
         source: Source::Trained(include_bytes!("../../models/ppocr-v2-cls.onnx")),
     },
@@ -42,7 +45,8 @@ pub(crate) const ZOO: &[Entry] = &[
         name: "silero-vad-v6",
         about: "Silero voice activity detection v6, trained, 32 ms of 16 kHz sound",
         licence: "MIT",
-        shape: "input[1,576],state[2,1,128],sr[]",
+        shape: "",
+        feed: "input[1,576],state[2,1,128]",
         values: &[("sr", 16000)],
         source: Source::Trained(include_bytes!("../../models/silero-vad-v6.onnx")),
     },
@@ -51,6 +55,7 @@ pub(crate) const ZOO: &[Entry] = &[
         about: "ResNet-50, 224 x 224, seeded weights",
         licence: "-",
         shape: "",
+        feed: "",
         values: &[],
         source: Source::Seeded(vision::resnet50),
     },
@@ -59,6 +64,7 @@ pub(crate) const ZOO: &[Entry] = &[
         about: "MobileNetV2, 224 x 224, seeded weights",
         licence: "-",
         shape: "",
+        feed: "",
         values: &[],
         source: Source::Seeded(vision::mobilenet_v2),
     },
@@ -67,6 +73,7 @@ pub(crate) const ZOO: &[Entry] = &[
         about: "MiniLM text encoder, 6 layers, 128 tokens, seeded weights",
         licence: "-",
         shape: "",
+        feed: "",
         values: &[],
         source: Source::Seeded(text::minilm),
     },
