@@ -48,6 +48,9 @@ pub(crate) struct Report {
     /// From the start of the process to the first result, of a cold run.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub(crate) start_to_result_ms: Option<f64>,
+    /// Of a cold run with a cache: the processes that compiled, where others found the blob.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(crate) missed: Option<Box<Self>>,
 }
 
 impl Report {

@@ -180,6 +180,18 @@ mod on_the_cpu {
         assert!(whole >= report["load_ms"].as_f64().expect("a number"), "{printed}");
     }
 
+    #[cfg(feature = "cache")]
+    #[test]
+    fn cold_runs_with_a_cache_tell_misses_from_hits() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let dir = folder.path().to_str().expect("a plain path");
+        let printed = succeed(&with("bench", &["--cold", "3", "--json", "--cache-dir", dir]));
+        assert_eq!(printed.lines().count(), 1, "{printed}");
+        let report: serde_json::Value = serde_json::from_str(&printed).expect("JSON");
+        assert_eq!((&report["loaded_from_cache"], &report["n"]), (&true.into(), &2.into()));
+        assert_eq!(report["missed"]["n"], 1, "{printed}");
+    }
+
     #[test]
     fn reports_and_plots_are_written() {
         let folder = tempfile::tempdir().expect("a folder");

@@ -168,13 +168,17 @@ fn cold(args: &BenchArgs, model: &str, count: u32) -> Result<()> {
     bar.finish_and_clear();
     let (hits, misses): (Vec<Report>, Vec<Report>) =
         reports.into_iter().partition(|r| r.loaded_from_cache);
-    let groups = [misses, hits];
-    for group in groups.iter().filter(|group| !group.is_empty()) {
-        let report = summarise_cold(group);
-        if args.json {
+    let summarise = |group: &[Report]| (!group.is_empty()).then(|| summarise_cold(group));
+    match (summarise(&misses), summarise(&hits)) {
+        (missed, Some(mut report)) if args.json => {
+            report.missed = missed.map(Box::new);
             println!("{}", serde_json::to_string(&report)?);
-        } else {
-            println!("{}", report::describe(&report));
+        }
+        (Some(report), None) if args.json => println!("{}", serde_json::to_string(&report)?),
+        (missed, found) => {
+            for report in missed.iter().chain(&found) {
+                println!("{}", report::describe(report));
+            }
         }
     }
     Ok(())
