@@ -56,10 +56,10 @@ fn select(view: &NodeView<'_>) -> Result<Choice, Reject> {
     } else if given(SCALE).is_some_and(|d| d.element_type != ElementType::F32) {
         return Err("takes a scale of f32".into());
     }
-    if let Some(mask) = given(MASK) {
-        if ![ElementType::F32, ElementType::Boolean].contains(&mask.element_type) {
-            return Err(format!("takes no mask of {}", mask.element_type).into());
-        }
+    if let Some(mask) = given(MASK)
+        && ![ElementType::F32, ElementType::Boolean].contains(&mask.element_type)
+    {
+        return Err(format!("takes no mask of {}", mask.element_type).into());
     }
     if (0..3).any(|i| view.inputs[i].shape.rank().is_some_and(|r| r > 4)) {
         return Err("takes at most two axes of batches".into());
