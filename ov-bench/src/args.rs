@@ -108,10 +108,10 @@ pub(crate) struct Target {
 /// Where input values come from.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Feed {
-    /// Folder with <index>.npy or <name>.npy for each input [default: seeded values]
+    /// Folder with `<index>.npy` or `<name>.npy` for each input [default: seeded values]
     #[arg(long, value_name = "DIR")]
     pub(crate) inputs: Option<PathBuf>,
-    /// Fixes dynamic dimensions: "x[1,3,224,224],mask[1,128]"
+    /// Fixes dynamic dimensions: `"x[1,3,224,224],mask[1,128]"`
     #[arg(long, value_name = "SHAPES")]
     pub(crate) shape: Option<String>,
 }
@@ -169,10 +169,10 @@ pub(crate) struct InferArgs {
     pub(crate) target: Target,
     #[command(flatten)]
     pub(crate) feed: Feed,
-    /// Folder for the outputs as <index>.npy
+    /// Folder for the outputs as `<index>.npy`
     #[arg(long, value_name = "DIR")]
     pub(crate) outputs: Option<PathBuf>,
-    /// Folder with <index>.npy or <name>.npy to compare with; status 1 outside the tolerance
+    /// Folder with `<index>.npy` or `<name>.npy` to compare with; status 1 outside the tolerance
     #[arg(long, value_name = "DIR")]
     pub(crate) expected: Option<PathBuf>,
     /// Tolerance relative to each expected value
@@ -193,7 +193,7 @@ pub(crate) struct CompileArgs {
     pub(crate) model: String,
     #[command(flatten)]
     pub(crate) target: Target,
-    /// Fixes dynamic dimensions: "x[1,3,224,224],mask[1,128]"
+    /// Fixes dynamic dimensions: `"x[1,3,224,224],mask[1,128]"`
     #[arg(long, value_name = "SHAPES")]
     pub(crate) shape: Option<String>,
     /// The file to write
@@ -208,7 +208,7 @@ pub(crate) struct QueryArgs {
     pub(crate) model: Option<String>,
     #[command(flatten)]
     pub(crate) target: Target,
-    /// Fixes dynamic dimensions: "x[1,3,224,224],mask[1,128]"
+    /// Fixes dynamic dimensions: `"x[1,3,224,224],mask[1,128]"`
     #[arg(long, value_name = "SHAPES")]
     pub(crate) shape: Option<String>,
     /// One line of JSON instead of tables
