@@ -35,6 +35,9 @@ const STAGES: &[Stage] = &[
     },
 ];
 
+/// Stages that take longer than all others together, so they run only when they are named.
+const ON_DEMAND: &[&str] = &["sanitize"];
+
 /// Crates whose features are checked one by one.
 const FEATURED: &[&str] = &["ov-core", "ov-cpu", "ov-gpu-cuda", "ov-auto", "ov-cache", "ov-bench"];
 
@@ -62,13 +65,16 @@ pub(crate) fn run(workspace: &Workspace, arguments: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// The named stages in their usual order; all of them when none is named.
+/// The named stages in their usual order; when none is named, all but those on demand.
 fn choose(names: &[String]) -> Result<Vec<&'static Stage>> {
     if let Some(unknown) = names.iter().find(|name| STAGES.iter().all(|s| s.name != **name)) {
         let known: Vec<_> = STAGES.iter().map(|stage| stage.name).collect();
         return usage_error(format!("no stage \"{unknown}\", expected {}", known.join(", ")));
     }
-    let chosen = |stage: &&Stage| names.is_empty() || names.iter().any(|name| name == stage.name);
+    let chosen = |stage: &&Stage| {
+        let named = names.iter().any(|name| name == stage.name);
+        named || (names.is_empty() && !ON_DEMAND.contains(&stage.name))
+    };
     Ok(STAGES.iter().filter(chosen).collect())
 }
 
@@ -196,7 +202,7 @@ mod tests {
         let names = |list: &[&str]| list.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>();
         let chosen = choose(&names(&["test", "fmt"])).unwrap();
         assert_eq!(chosen.iter().map(|s| s.name).collect::<Vec<_>>(), ["fmt", "test"]);
-        assert_eq!(choose(&[]).unwrap().len(), STAGES.len());
+        assert_eq!(choose(&[]).unwrap().len(), STAGES.len() - ON_DEMAND.len());
         assert!(choose(&names(&["fmt", "nope"])).is_err());
     }
 
