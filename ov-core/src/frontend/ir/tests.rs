@@ -55,6 +55,14 @@ fn reads_layers_in_any_order_with_names_and_unaligned_constants() {
 }
 
 #[test]
+fn a_constant_without_elements_may_claim_a_byte() {
+    let text = SMALL
+        .replace("shape=\"2, 1\" offset=\"3\" size=\"8\"", "shape=\"0\" offset=\"3\" size=\"1\"");
+    let model = read(text.as_bytes(), "small.xml", Some(weights())).expect("sound");
+    assert_eq!(model.shape(model.outputs()[1].value).to_string(), "[0]");
+}
+
+#[test]
 fn damaged_files_are_refused_with_the_place() {
     for (from, to, expected) in [
         ("</net>", "", "IR model small.xml is damaged"),

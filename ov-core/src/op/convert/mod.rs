@@ -96,7 +96,7 @@ fn infer_conversion(cx: &InferContext<'_>, to: ElementType) -> OpResult<Vec<Outp
 }
 
 define_op! {
-    /// Converts elements as [`convert_tensor`] does.
+    /// Converts elements as [`convert_tensor`] does; what an 8-bit float cannot hold becomes infinity or NaN.
     /// <https://docs.openvino.ai/2026/documentation/openvino-ir-format/operation-sets/operation-specs/type/convert-1.html>
     pub struct Convert("Convert", 1) {
         /// Element type of the output.
@@ -111,7 +111,7 @@ impl OpRules for Convert {
     }
 
     fn evaluate(&self, inputs: &[Tensor]) -> OpResult<Vec<Tensor>> {
-        Ok(vec![convert_tensor(&inputs[0].to_contiguous(), self.destination_type, Narrowing::default())?])
+        Ok(vec![convert_tensor(&inputs[0].to_contiguous(), self.destination_type, OVERFLOWING)?])
     }
 }
 
@@ -153,7 +153,7 @@ impl OpRules for ConvertLike {
     }
 
     fn evaluate(&self, inputs: &[Tensor]) -> OpResult<Vec<Tensor>> {
-        Ok(vec![convert_tensor(&inputs[0].to_contiguous(), inputs[1].element_type(), Narrowing::default())?])
+        Ok(vec![convert_tensor(&inputs[0].to_contiguous(), inputs[1].element_type(), OVERFLOWING)?])
     }
 }
 
@@ -186,6 +186,9 @@ impl OpRules for BitCast {
         Ok(vec![t.reinterpret(self.destination_type)?])
     }
 }
+
+/// How OpenVINO's conversions narrow.
+const OVERFLOWING: Narrowing = Narrowing { saturate: false, scale_rounding: ScaleRounding::Up };
 
 /// Operators of this family.
 pub const OPS: &[OpEntry] = &[
@@ -237,6 +240,17 @@ mod tests {
             let t = Convert { destination_type: to }.evaluate(std::slice::from_ref(&source)).expect("valid");
             assert_eq!(to_f64(&t[0]).expect("numeric"), expected);
         }
+    }
+
+    #[test]
+    fn conversions_to_small_floats_overflow() {
+        let source = Tensor::from_vec([2], vec![1e6f32, -1e6]).expect("fits");
+        let to = ElementType::F8E5M2;
+        let t = Convert { destination_type: to }.evaluate(std::slice::from_ref(&source)).expect("valid");
+        assert_eq!(to_f64(&t[0]).expect("numeric"), [f64::INFINITY, f64::NEG_INFINITY]);
+        let narrow = ConvertNarrow { destination_type: to, saturate: true, ..ConvertNarrow::default() };
+        let t = narrow.evaluate(&[source]).expect("valid");
+        assert_eq!(to_f64(&t[0]).expect("numeric"), [57344.0, -57344.0]);
     }
 
     #[test]

@@ -28,7 +28,7 @@ fn cast_to(cx: &mut NodeContext<'_, '_>, x: Value, to: ElementType) -> Result<Va
         }
         .into());
     }
-    if to.is_float() && to.bits() == 8 && (!saturate || round_mode != ScaleRounding::Up) {
+    if to.is_float() && to.bits() == 8 && (saturate || round_mode != ScaleRounding::Up) {
         return cx.add(ConvertNarrow { destination_type: to, saturate, round_mode }, &[x]);
     }
     cx.add(Convert { destination_type: to }, &[x])
