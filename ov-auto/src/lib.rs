@@ -1,14 +1,28 @@
 //! The device `AUTO`: chooses among the other devices. Add the crate and name it once: `use ov_auto as _;`.
 //!
 //! `AUTO` takes every usable device, accelerators before the CPU; `AUTO:CUDA,CPU` takes these in this order;
-//! `AUTO:-CUDA` takes every one but those. The model is compiled for the first that succeeds; that device's own requests
-//! are handed out, so that AUTO costs nothing per inference. `DEVICE_PROPERTIES` sets properties of single devices.
+//! `AUTO:-CUDA` takes every one but those. `DEVICE_PROPERTIES` sets properties of single devices.
 //!
-//! Serving from the CPU while an accelerator compiles is not built yet.
+//! While the preferred device compiles on an idle-class thread, the CPU serves. Then requests move over between two
+//! inferences, once the device has shown that it works, agrees and is faster; the CPU's model is released when the last
+//! request has left it. A request that fails on a device runs again from its inputs on the next one, and the device is
+//! tried again after a rest. `CUMULATIVE_THROUGHPUT` spreads requests over all devices. A single candidate's own requests
+//! are handed out, at no cost.
 #![forbid(unsafe_code)]
 
+mod executor;
+mod fleet;
+mod handover;
+mod machine;
+mod model;
+mod options;
 mod plugin;
+mod priority;
+mod request;
 mod select;
+mod switch;
+mod sync;
+mod warming;
 
 pub use plugin::{AutoPlugin, DEVICE_NAME};
 

@@ -1,16 +1,25 @@
-//! The plugin: compiles for the first candidate that succeeds and hands its requests out.
+//! The plugin: checks what is asked, and chooses how requests reach devices.
 
 use std::sync::Arc;
 
 use ov_core::{
-    Blob, Model, ModelSource, NodeSupport, PortInfo, PropertyMap, Result,
-    error::{DeviceError, PropertyError},
-    plugin::{CompiledDevice, DeviceInfo, DeviceModel, DeviceResolver, Plugin, SyncRequest},
-    profiling::RuntimeNode,
-    property::{PropertyInfo, PropertyValue, cache, device, hint, info, streams},
+    Model, ModelSource, NodeSupport, PropertyMap, Result,
+    plugin::{DeviceInfo, DeviceModel, DeviceResolver, Plugin},
+    property::{
+        PropertyInfo, PropertyValue, auto, cache, device,
+        hint::{self, PerformanceMode},
+        info, streams,
+    },
 };
 
-use crate::select::candidates;
+use crate::{
+    fleet::Fleet,
+    handover::Handover,
+    model::{AutoModel, Owner, Way},
+    options::Options,
+    priority::Hold,
+    select::{Candidate, plan},
+};
 
 /// The name in device strings.
 pub const DEVICE_NAME: &str = "AUTO";
@@ -19,6 +28,13 @@ pub const DEVICE_NAME: &str = "AUTO";
 const PROPERTIES: &[PropertyInfo] = &[
     device::PRIORITIES.info(),
     device::PROPERTIES.info(),
+    auto::ENABLE_STARTUP_FALLBACK.info(),
+    auto::ENABLE_RUNTIME_FALLBACK.info(),
+    auto::SCHEDULE_POLICY.info(),
+    auto::VERIFY_SWITCH.info(),
+    auto::REQUIRE_FASTER.info(),
+    auto::COMPILE_DEADLINE.info(),
+    auto::INFER_TIMEOUT.info(),
     hint::PERFORMANCE_MODE.info(),
     hint::NUM_REQUESTS.info(),
     hint::MODEL_PRIORITY.info(),
@@ -53,52 +69,6 @@ impl AutoPlugin {
     }
 }
 
-fn plan(
-    properties: &PropertyMap,
-    devices: &dyn DeviceResolver,
-) -> Result<Vec<(String, PropertyMap)>> {
-    let list = properties.get_or(device::PRIORITIES, Vec::new())?;
-    let names = candidates(&list, &devices.devices())?;
-    let own = [device::PRIORITIES.name(), device::PROPERTIES.name()];
-    let shared: Vec<(&str, &str)> = properties.iter().filter(|(n, _)| !own.contains(n)).collect();
-    if let Some((name, _)) =
-        shared.iter().find(|(n, _)| !names.iter().any(|d| devices.accepts(d, n)))
-    {
-        return Err(PropertyError::Unknown {
-            name: (*name).to_owned(),
-            device: format!("any device that {DEVICE_NAME} may choose ({})", names.join(", ")),
-            nearest: String::new(),
-        }
-        .into());
-    }
-    let single = properties.get_or(device::PROPERTIES, Default::default())?.0;
-    if let Some(name) = single
-        .keys()
-        .find(|n| !names.contains(n) && !devices.devices().iter().any(|(d, _)| d == *n))
-    {
-        return Err(DeviceError::BadName {
-            text: name.clone(),
-            detail: format!("DEVICE_PROPERTIES names a device that is not registered; {DEVICE_NAME} may choose {}", names.join(", ")),
-        }
-        .into());
-    }
-    names
-        .into_iter()
-        .map(|name| {
-            let mut map = PropertyMap::new();
-            for (property, text) in &shared {
-                if devices.accepts(&name, property) {
-                    map.set_text(property, text)?;
-                }
-            }
-            for (property, text) in single.get(&name).into_iter().flatten() {
-                map.set_text(property, text)?;
-            }
-            Ok((name, map))
-        })
-        .collect()
-}
-
 impl Plugin for AutoPlugin {
     fn name(&self) -> &str {
         DEVICE_NAME
@@ -116,10 +86,16 @@ impl Plugin for AutoPlugin {
     fn property(&self, name: &str, _: &PropertyMap) -> Result<String> {
         Ok(match name {
             "FULL_DEVICE_NAME" => DEVICE_NAME.to_owned(),
-            "PERFORMANCE_HINT" => hint::PerformanceMode::Latency.to_text(),
+            "PERFORMANCE_HINT" => PerformanceMode::Latency.to_text(),
             "PERFORMANCE_HINT_NUM_REQUESTS" => "0".to_owned(),
             "MODEL_PRIORITY" => hint::Priority::Medium.to_text(),
             "EXECUTION_MODE_HINT" => hint::ExecutionMode::Performance.to_text(),
+            "ENABLE_STARTUP_FALLBACK" | "ENABLE_RUNTIME_FALLBACK" | "AUTO_REQUIRE_FASTER" => {
+                true.to_text()
+            }
+            "SCHEDULE_POLICY" => auto::SchedulePolicy::DevicePriority.to_text(),
+            "AUTO_VERIFY_SWITCH" => auto::VerifySwitch::Report.to_text(),
+            "AUTO_COMPILE_DEADLINE" | "AUTO_INFER_TIMEOUT" => 0.to_text(),
             "ENABLE_MMAP" => true.to_text(),
             "PERF_COUNT" => false.to_text(),
             _ => String::new(),
@@ -132,33 +108,24 @@ impl Plugin for AutoPlugin {
         properties: &PropertyMap,
         devices: &Arc<dyn DeviceResolver>,
     ) -> Result<Arc<dyn DeviceModel>> {
-        let mut failures = Vec::new();
-        for (name, map) in plan(properties, &**devices)? {
-            match devices.compile(model, &name, &map) {
-                Ok(target) => {
-                    tracing::info!(device = name, "chosen");
-                    return Ok(Arc::new(AutoModel { target }));
-                }
-                // A file that cannot be read or a property that is wrong is so on every device.
-                Err(e @ (ov_core::Error::Read(_) | ov_core::Error::Property(_))) => return Err(e),
-                Err(e) => {
-                    tracing::warn!(device = name, error = %e, "the device is passed over");
-                    failures.push((name, e));
-                }
-            }
+        let options = Options::resolve(properties)?;
+        let mut candidates = plan(properties, options.priority, &**devices)?;
+        if options.mode == PerformanceMode::CumulativeThroughput && candidates.len() > 1 {
+            let fleet = Fleet::start(devices, model, &candidates, options)?;
+            let members = fleet.members.iter();
+            let hold = members.map(|m| Hold::new(&m.executor.target.device, options.priority));
+            let hold = hold.collect();
+            return Ok(Arc::new(AutoModel::new(Way::Fleet(fleet), hold)?));
         }
-        match failures.len() {
-            1 => Err(failures.remove(0).1),
-            _ => {
-                let texts: Vec<String> =
-                    failures.iter().map(|(n, e)| format!("{n}: {e}")).collect();
-                Err(DeviceError::Failed {
-                    name: DEVICE_NAME.to_owned(),
-                    source: format!("no device compiles the model: {}", texts.join("; ")).into(),
-                }
-                .into())
-            }
-        }
+        let hold = vec![Hold::new(&candidates[0].name, options.priority)];
+        let way = if candidates.len() == 1 && options.infer_timeout.is_none() {
+            let only = candidates.swap_remove(0);
+            Way::Direct(devices.compile(model, &only.name, &only.properties)?)
+        } else {
+            let handover = Handover::start(devices, model, candidates, options)?;
+            Way::Handover(Arc::new(Owner(handover)))
+        };
+        Ok(Arc::new(AutoModel::new(way, hold)?))
     }
 
     fn query_model(
@@ -168,8 +135,9 @@ impl Plugin for AutoPlugin {
         devices: &Arc<dyn DeviceResolver>,
     ) -> Result<Vec<NodeSupport>> {
         let mut best: Option<(usize, Vec<NodeSupport>)> = None;
-        for (name, map) in plan(properties, &**devices)? {
-            let mut support = devices.query(model, &name, &map)?;
+        let options = Options::resolve(properties)?;
+        for Candidate { name, properties, .. } in plan(properties, options.priority, &**devices)? {
+            let mut support = devices.query(model, &name, &properties)?;
             let missing = support.iter().filter(|s| s.kernel.is_err()).count();
             for node in &mut support {
                 node.kernel = node.kernel.clone().map(|k| format!("{name}: {k}"));
@@ -179,43 +147,5 @@ impl Plugin for AutoPlugin {
             }
         }
         Ok(best.map(|(_, support)| support).unwrap_or_default())
-    }
-}
-
-/// A model that a chosen device compiled.
-struct AutoModel {
-    target: CompiledDevice,
-}
-
-impl DeviceModel for AutoModel {
-    fn inputs(&self) -> &[PortInfo] {
-        self.target.model.inputs()
-    }
-
-    fn outputs(&self) -> &[PortInfo] {
-        self.target.model.outputs()
-    }
-
-    fn create_request(&self) -> Result<Box<dyn SyncRequest>> {
-        self.target.model.create_request()
-    }
-
-    fn blob(&self) -> Option<&Blob> {
-        self.target.model.blob()
-    }
-
-    fn property_names(&self) -> &'static [&'static str] {
-        self.target.model.property_names()
-    }
-
-    fn property(&self, name: &str) -> Result<String> {
-        if name == info::EXECUTION_DEVICES.name() {
-            return Ok(self.target.device.clone());
-        }
-        self.target.model.property(name)
-    }
-
-    fn runtime_nodes(&self) -> Vec<RuntimeNode> {
-        self.target.model.runtime_nodes()
     }
 }

@@ -1,8 +1,78 @@
 //! Which devices, in which order.
 
-use ov_core::{Result, error::DeviceError, plugin::DeviceInfo};
+use ov_core::{
+    PropertyMap, Result,
+    error::{DeviceError, PropertyError},
+    plugin::{DeviceInfo, DeviceResolver},
+    property::{auto, device, hint::Priority},
+};
 
-use crate::DEVICE_NAME;
+use crate::{DEVICE_NAME, priority::make_way};
+
+/// The device that serves while a better one compiles: it is there at once.
+const HELPER: &str = "CPU";
+
+/// A device that may run the model.
+#[derive(Clone, Debug)]
+pub(crate) struct Candidate {
+    pub(crate) name: String,
+    pub(crate) properties: PropertyMap,
+    /// Whether it may serve while a better one compiles.
+    pub(crate) is_helper: bool,
+}
+
+/// The candidates in order of preference, each with the properties that it knows.
+///
+/// # Errors
+/// Those of the list of names; properties that no candidate knows.
+pub(crate) fn plan(
+    properties: &PropertyMap,
+    priority: Priority,
+    devices: &dyn DeviceResolver,
+) -> Result<Vec<Candidate>> {
+    let list = properties.get_or(device::PRIORITIES, Vec::new())?;
+    let names = make_way(candidates(&list, &devices.devices())?, priority);
+    let mut own = vec![device::PRIORITIES.name(), device::PROPERTIES.name()];
+    own.extend(auto::ALL.iter().map(|p| p.name));
+    let shared: Vec<(&str, &str)> = properties.iter().filter(|(n, _)| !own.contains(n)).collect();
+    if let Some((name, _)) =
+        shared.iter().find(|(n, _)| !names.iter().any(|d| devices.accepts(d, n)))
+    {
+        return Err(PropertyError::Unknown {
+            name: (*name).to_owned(),
+            device: format!("any device that {DEVICE_NAME} may choose ({})", names.join(", ")),
+            nearest: String::new(),
+        }
+        .into());
+    }
+    let single = properties.get_or(device::PROPERTIES, Default::default())?.0;
+    if let Some(name) = single
+        .keys()
+        .find(|n| !names.contains(n) && !devices.devices().iter().any(|(d, _)| d == *n))
+    {
+        return Err(DeviceError::BadName {
+            text: name.clone(),
+            detail: format!("DEVICE_PROPERTIES names a device that is not registered; {DEVICE_NAME} may choose {}", names.join(", ")),
+        }
+        .into());
+    }
+    names
+        .into_iter()
+        .map(|name| {
+            let mut map = PropertyMap::new();
+            for (property, text) in &shared {
+                if devices.accepts(&name, property) {
+                    map.set_text(property, text)?;
+                }
+            }
+            for (property, text) in single.get(&name).into_iter().flatten() {
+                map.set_text(property, text)?;
+            }
+            let is_helper = name == HELPER;
+            Ok(Candidate { name, properties: map, is_helper })
+        })
+        .collect()
+}
 
 /// What is registered, with what each probe found.
 type Registered = [(String, Result<Vec<DeviceInfo>, String>)];

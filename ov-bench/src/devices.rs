@@ -12,6 +12,9 @@ use ov_gpu_cuda as _;
 use anyhow::{Context, Result};
 use ov_core::Core;
 
+#[cfg(feature = "sim")]
+ov_core::register_plugin!("SIM", || ov_core::testing::sim::SimPlugin::create());
+
 /// A core with the linked devices.
 ///
 /// # Errors

@@ -407,6 +407,23 @@ impl Inner {
         device: &str,
         properties: &PropertyMap,
     ) -> Result<CompiledDevice> {
+        let mut job = self.prepare(source, device, properties)?;
+        if let Some(loaded) = job.load() {
+            return Ok(loaded);
+        }
+        let target = &job.target;
+        let resolver: Arc<dyn DeviceResolver> =
+            Arc::new(Resolver { inner: Arc::clone(self), caller: target.plugin.name().to_owned() });
+        let model =
+            guarded(target, || target.plugin.compile_model(source, &job.properties, &resolver))?;
+        if let (Some(entry), Some(blob)) = (job.entry.take(), model.blob()) {
+            entry.publish(blob.clone());
+        }
+        Ok(job.done(model, false))
+    }
+
+    /// Resolves what compiling or loading needs.
+    fn prepare(&self, source: &ModelSource, device: &str, properties: &PropertyMap) -> Result<Job> {
         let start = Instant::now();
         let target = target::find(&self.plugins, device)?;
         let mut properties = self.effective(&target, properties)?;
@@ -421,31 +438,11 @@ impl Inner {
                 properties.remove(own.name);
             }
         }
-        let done = |model, loaded_from_cache, name: String| {
-            let duration = start.elapsed();
-            tracing::info!(device = name, loaded_from_cache, ?duration, "model compiled");
-            CompiledDevice { model, device: name, loaded_from_cache, duration }
-        };
-        let mut entry = match (&self.cache, dir) {
+        let entry = match (&self.cache, dir) {
             (Some(cache), Some(dir)) => self.entry(&**cache, &target, source, &properties, &dir)?,
             _ => None,
         };
-        if let Some(entry) = &mut entry
-            && let Some(blob) = entry.load()
-        {
-            match import(&target, blob, &properties) {
-                Ok(model) => return Ok(done(model, true, target.name)),
-                Err(e) => entry.reject(&e),
-            }
-        }
-        let resolver: Arc<dyn DeviceResolver> =
-            Arc::new(Resolver { inner: Arc::clone(self), caller: target.plugin.name().to_owned() });
-        let model =
-            guarded(&target, || target.plugin.compile_model(source, &properties, &resolver))?;
-        if let (Some(entry), Some(blob)) = (entry, model.blob()) {
-            entry.publish(blob.clone());
-        }
-        Ok(done(model, false, target.name))
+        Ok(Job { start, target, properties, entry })
     }
 
     /// The place of a model in the cache, unless the device's models cannot be cached.
@@ -484,6 +481,34 @@ impl Inner {
     }
 }
 
+/// A model on its way to a device.
+struct Job {
+    start: Instant,
+    target: Target,
+    properties: PropertyMap,
+    entry: Option<Box<dyn crate::cache::CacheEntry>>,
+}
+
+impl Job {
+    /// The model from the cache.
+    fn load(&mut self) -> Option<CompiledDevice> {
+        let entry = self.entry.as_mut()?;
+        match import(&self.target, entry.load()?, &self.properties) {
+            Ok(model) => Some(self.done(model, true)),
+            Err(e) => {
+                entry.reject(&e);
+                None
+            }
+        }
+    }
+
+    fn done(&self, model: Arc<dyn DeviceModel>, loaded_from_cache: bool) -> CompiledDevice {
+        let (device, duration) = (self.target.name.clone(), self.start.elapsed());
+        tracing::info!(device, loaded_from_cache, ?duration, "model compiled");
+        CompiledDevice { model, device, loaded_from_cache, duration }
+    }
+}
+
 /// The core as meta devices see it.
 struct Resolver {
     inner: Arc<Inner>,
@@ -514,6 +539,15 @@ impl DeviceResolver for Resolver {
         properties: &PropertyMap,
     ) -> Result<CompiledDevice> {
         self.inner.compile(model, device, properties)
+    }
+
+    fn load_cached(
+        &self,
+        model: &ModelSource,
+        device: &str,
+        properties: &PropertyMap,
+    ) -> Result<Option<CompiledDevice>> {
+        Ok(self.inner.prepare(model, device, properties)?.load())
     }
 
     fn query(

@@ -147,6 +147,15 @@ impl InferRequest {
         &self.model
     }
 
+    /// The device that ran the last inference: under AUTO it changes when the request moves, elsewhere it is
+    /// [`CompiledModel::device`].
+    ///
+    /// # Errors
+    /// [`InferError::Busy`].
+    pub fn execution_device(&self) -> Result<&str> {
+        Ok(self.request()?.execution_device().unwrap_or_else(|| self.model.device()))
+    }
+
     fn request(&self) -> Result<&dyn SyncRequest> {
         self.idle.as_deref().ok_or_else(|| InferError::Busy.into())
     }

@@ -169,7 +169,7 @@ pub trait DeviceModel: Send + Sync {
     }
 
     /// Names of the properties that [`DeviceModel::property`] answers.
-    fn property_names(&self) -> &'static [&'static str];
+    fn property_names(&self) -> &[&'static str];
 
     /// Text of a property: the effective values that the compile resolved, and `EXECUTION_DEVICES`,
     /// `OPTIMAL_NUMBER_OF_INFER_REQUESTS`, `NETWORK_NAME`. `LOADED_FROM_CACHE` and `SUPPORTED_PROPERTIES` are answered
@@ -222,6 +222,11 @@ pub trait SyncRequest: Send {
     /// [`InferError`]: an input that was not set, values that an operator refuses, a caller-owned output whose shape
     /// is not that of the result, [`InferError::Canceled`].
     fn infer(&mut self, cancel: &CancelToken) -> Result<()>;
+
+    /// The device that ran the last inference, for requests that move between devices; `None` where there is one only.
+    fn execution_device(&self) -> Option<&str> {
+        None
+    }
 
     /// Times of the last inference by node, when `PERF_COUNT` was set at compile time, else empty.
     fn profiling(&self) -> Vec<NodeProfile> {
@@ -379,6 +384,18 @@ pub trait DeviceResolver: Send + Sync {
         device: &str,
         properties: &PropertyMap,
     ) -> Result<CompiledDevice>;
+
+    /// Binds the model from the cache if `CACHE_DIR` is among the properties and holds a blob that the device takes;
+    /// never compiles.
+    ///
+    /// # Errors
+    /// As [`DeviceResolver::compile`], as far as devices and properties go.
+    fn load_cached(
+        &self,
+        model: &ModelSource,
+        device: &str,
+        properties: &PropertyMap,
+    ) -> Result<Option<CompiledDevice>>;
 
     /// As [`Plugin::query_model`].
     ///

@@ -31,6 +31,8 @@ mod value;
 pub use key::{Access, Effect, Property, PropertyInfo};
 pub use map::PropertyMap;
 pub(crate) use map::{lookup, nearest};
+#[cfg(feature = "testing")]
+pub(crate) use value::text_enum;
 pub use value::{DeviceProperties, PropertyValue, TextEnum};
 
 /// Every property that ov-core declares, by category.

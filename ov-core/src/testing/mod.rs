@@ -1,6 +1,7 @@
 //! Help for the tests of this crate and of device crates (feature `testing`).
 
 pub mod conformance;
+pub mod sim;
 pub mod template_device;
 pub mod tolerance;
 
