@@ -274,10 +274,23 @@ fn nonzero_positions(data: &Tensor) -> OpResult<Vec<usize>> {
     dispatch_numeric!(data.element_type(), T => {
         let zero = T::from_i64(0);
         Ok(data.as_slice::<T>()?.iter().enumerate().filter(|(_, v)| **v != zero).map(|(i, _)| i).collect())
-    }, else {
+    }, else if let Some(parts) = complex_parts(&data)? {
+        let parts = parts.to_f64_vec()?;
+        Ok((0..data.len()).filter(|i| parts[2 * i] != 0.0 || parts[2 * i + 1] != 0.0).collect())
+    } else {
         let values = data.to_f64_vec()?;
         Ok((0..values.len()).filter(|i| values[*i] != 0.0).collect())
     })
+}
+
+/// Real and imaginary parts of complex numbers, `[elements, 2]`.
+fn complex_parts(data: &Tensor) -> OpResult<Option<Tensor>> {
+    let part = match data.element_type() {
+        ElementType::Complex64 => ElementType::F32,
+        ElementType::Complex128 => ElementType::F64,
+        _ => return Ok(None),
+    };
+    Ok(Some(Tensor::from_bytes(part, [data.len(), 2], data.to_contiguous().bytes())?))
 }
 
 define_op! {
@@ -428,6 +441,11 @@ fn slice_classes(data: &Tensor, axis: usize) -> OpResult<Vec<usize>> {
     if let Ok(texts) = data.as_strings() {
         let key = |s: usize| (0..members).map(move |j| &texts[place(s, j)]);
         return Ok(ranked(n, |a, b| key(a).cmp(key(b))));
+    }
+    if let Some(parts) = complex_parts(data)? {
+        // Real parts first, then imaginary ones: two numbers in place of one.
+        let parts = parts.reshape([&shape[..], &[2]].concat())?;
+        return slice_classes(&parts, axis);
     }
     let data = if data.element_type() == ElementType::Boolean { data.reinterpret(ElementType::U8)? } else { data.clone() };
     fn typed<T: Element>(data: &Tensor, n: usize, members: usize, place: impl Fn(usize, usize) -> usize) -> OpResult<Vec<usize>>

@@ -292,9 +292,25 @@ impl OpRules for SequenceMap {
     }
 
     fn evaluate(&self, inputs: &[Tensor]) -> OpResult<Vec<Tensor>> {
-        let len = first(inputs)?.as_sequence()?.len();
         let runner = BodyRunner::new(&self.body)?;
-        let mut outputs = vec![Vec::with_capacity(len); self.body.outputs().len()];
+        let outputs = self.body.outputs().len();
+        self.evaluate_with(inputs, outputs, &mut |arguments| runner.run(arguments))
+    }
+}
+
+impl SequenceMap {
+    /// [`OpRules::evaluate`] with another way to run the body, which has `outputs` outputs.
+    ///
+    /// # Errors
+    /// When the sequences differ in length or `run` fails.
+    pub fn evaluate_with(
+        &self,
+        inputs: &[Tensor],
+        outputs: usize,
+        run: &mut dyn FnMut(&[Tensor]) -> OpResult<Vec<Tensor>>,
+    ) -> OpResult<Vec<Tensor>> {
+        let len = first(inputs)?.as_sequence()?.len();
+        let mut outputs = vec![Vec::with_capacity(len); outputs];
         for at in 0..len {
             let arguments = inputs
                 .iter()
@@ -309,7 +325,7 @@ impl OpRules for SequenceMap {
                     })
                 })
                 .collect::<OpResult<Vec<_>>>()?;
-            for (list, value) in outputs.iter_mut().zip(runner.run(&arguments)?) {
+            for (list, value) in outputs.iter_mut().zip(run(&arguments)?) {
                 list.push(value);
             }
         }

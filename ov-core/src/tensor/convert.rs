@@ -117,10 +117,11 @@ impl Tensor {
         dispatch_numeric!(t.element_type(), A => {
             let source = t.as_slice::<A>()?;
             dispatch_numeric!(to, B => {
-                let data: Vec<B> = if integers {
+                let data: Vec<B> = if integers || (to.is_integer() && to.bits() < 64) {
                     source.iter().map(|v| B::from_i64(v.to_i64())).collect()
-                } else if to.is_integer() && to.bits() < 64 {
-                    source.iter().map(|v| B::from_i64(v.to_i64())).collect()
+                } else if to == ElementType::U64 {
+                    let wrap = |v: f64| if v < 0.0 { B::from_i64(v as i64) } else { B::from_f64(v) };
+                    source.iter().map(|v| wrap(v.to_f64())).collect()
                 } else {
                     source.iter().map(|v| B::from_f64(v.to_f64())).collect()
                 };
@@ -140,6 +141,11 @@ mod tests {
         assert_eq!(
             t.cast(ElementType::U64).expect("native").as_slice::<u64>().expect("u64")[0],
             i64::MAX as u64
+        );
+        let floats = Tensor::from_vec([3], vec![-1.5f32, 3.7, 1e19]).expect("fits");
+        assert_eq!(
+            floats.cast(ElementType::U64).expect("native").as_slice::<u64>().expect("u64"),
+            [u64::MAX, 3, 9_999_999_980_506_447_872]
         );
         assert_eq!(
             t.cast(ElementType::I8).expect("native").as_slice::<i8>().expect("i8"),

@@ -542,7 +542,10 @@ impl Tensor {
         let t = self.to_contiguous();
         match &t.data {
             Data::Strings(s) => Self { data: Data::Strings(Arc::new(s.to_vec())), ..t },
-            Data::Tensors(_) => t,
+            Data::Tensors(items) => {
+                let items = items.iter().map(Self::to_owned_tensor).collect();
+                Self { data: Data::Tensors(Arc::new(items)), ..t }
+            }
             Data::Bytes(_) => Self::from_bytes(t.element_type, t.shape.clone(), t.bytes())
                 .expect("the bytes of a contiguous tensor fit its shape"),
         }

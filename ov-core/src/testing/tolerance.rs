@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::tensor::Tensor;
+use crate::tensor::{ElementType, Tensor};
 
 /// How two tensors differ.
 #[derive(Clone, Debug, PartialEq)]
@@ -30,6 +30,16 @@ impl fmt::Display for Difference {
             self.outside, self.index, self.got, self.expected
         )
     }
+}
+
+/// The tensor, or the real and imaginary parts of a complex one side by side.
+fn numbers(t: &Tensor) -> Result<Tensor, crate::tensor::TensorError> {
+    let part = match t.element_type() {
+        ElementType::Complex64 => ElementType::F32,
+        ElementType::Complex128 => ElementType::F64,
+        _ => return Ok(t.clone()),
+    };
+    Tensor::from_bytes(part, [t.len(), 2], t.to_contiguous().bytes())
 }
 
 /// Checks type, shape and `|got - expected| <= atol + rtol |expected|`; NaN equals NaN, infinities must agree.
@@ -66,7 +76,10 @@ pub fn compare(got: &Tensor, expected: &Tensor, rtol: f64, atol: f64) -> Result<
             Some(i) => Err(wrong(format!("text {i} is {:?}, expected {:?}", a[i], b[i]))),
         };
     }
-    let values = |t: &Tensor| crate::op::convert::to_f64(t).map_err(|e| wrong(e.to_string()));
+    let values = |t: &Tensor| {
+        let parts = numbers(t).map_err(|e| wrong(e.to_string()))?;
+        crate::op::convert::to_f64(&parts).map_err(|e| wrong(e.to_string()))
+    };
     let (a, b) = (values(got)?, values(expected)?);
     let mut worst: Option<Difference> = None;
     let mut worst_excess = 0.0;

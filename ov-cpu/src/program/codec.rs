@@ -51,6 +51,13 @@ impl Writer {
             for t in texts {
                 self.text(t);
             }
+        } else if let Ok(items) = v.as_sequence() {
+            for item in items {
+                self.tensor(item);
+            }
+        } else if let Ok((keys, values)) = v.as_map() {
+            self.tensor(keys);
+            self.tensor(values);
         } else {
             let v = v.to_contiguous();
             self.len(v.bytes().len());
@@ -100,6 +107,9 @@ pub(crate) struct Reader<'a> {
     bytes: &'a [u8],
     at: usize,
 }
+
+/// Sequences inside each other at most.
+const MAX_NESTING: usize = 16;
 
 fn damaged(at: usize, what: &str) -> BlobError {
     BlobError::Check {
@@ -193,6 +203,11 @@ impl<'a> Reader<'a> {
     }
 
     pub(crate) fn tensor(&mut self) -> Result<Tensor> {
+        self.tensor_within(MAX_NESTING)
+    }
+
+    /// A tensor whose items may hold items themselves, `depth` times.
+    fn tensor_within(&mut self, depth: usize) -> Result<Tensor> {
         let ty = self.element_type()?;
         let Some(shape) = self.shape()?.to_shape() else { return self.fail("a static shape") };
         if ty == ElementType::String {
@@ -204,6 +219,22 @@ impl<'a> Reader<'a> {
                 .collect::<Result<Vec<_>>>()?;
             return Tensor::from_strings(shape, texts)
                 .or_else(|_| self.fail("texts for the shape"));
+        }
+        let is_made_of_items = matches!(ty, ElementType::Sequence | ElementType::Map);
+        if is_made_of_items && depth == 0 {
+            return self.fail("sequences nested less deeply");
+        }
+        if ty == ElementType::Sequence {
+            if shape.elements() > (self.bytes.len() - self.at) / 4 {
+                return self.fail("a count that fits the section");
+            }
+            let items =
+                (0..shape.elements()).map(|_| self.tensor_within(depth - 1)).collect::<Result<_>>();
+            return Ok(Tensor::from_sequence(items?));
+        }
+        if ty == ElementType::Map {
+            let (keys, values) = (self.tensor_within(depth - 1)?, self.tensor_within(depth - 1)?);
+            return Tensor::from_map(keys, values).or_else(|_| self.fail("as many keys as values"));
         }
         let len = self.len(1)?;
         let bytes = self.take(len)?;

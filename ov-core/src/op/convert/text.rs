@@ -25,6 +25,16 @@ fn float_text(value: f64, shortest: &dyn Fn(bool) -> String) -> String {
     format!("{mantissa}e{sign}{digits:0>2}")
 }
 
+/// The decimal number of fewest digits that is nearest to `v` among the numbers of its type.
+fn shortest_decimal<T: Element>(v: T) -> f64 {
+    let exact = v.to_f64();
+    if !exact.is_finite() {
+        return exact;
+    }
+    let decimals = (0..17).filter_map(|digits| format!("{exact:.digits$e}").parse::<f64>().ok());
+    decimals.into_iter().find(|d| T::from_f64(*d) == v).unwrap_or(exact)
+}
+
 /// Every element as a text.
 pub(super) fn to_texts(input: &Tensor) -> OpResult<Vec<String>> {
     let ty = input.element_type();
@@ -34,9 +44,12 @@ pub(super) fn to_texts(input: &Tensor) -> OpResult<Vec<String>> {
     }
     if ty.is_float() {
         return dispatch_float!(ty, T => {
-            let text = |v: &T| float_text(v.to_f64(), &|scientific| {
-                if scientific { format!("{v:e}") } else { format!("{v}") }
-            });
+            let text = |v: &T| {
+                let shortest = shortest_decimal(*v);
+                float_text(v.to_f64(), &|scientific| {
+                    if scientific { format!("{shortest:e}") } else { format!("{shortest}") }
+                })
+            };
             Ok(t.as_slice::<T>()?.iter().map(text).collect())
         }, else Err(unsupported_type(ty)));
     }
@@ -78,6 +91,8 @@ mod tests {
         assert_eq!(texts, ["0.5", "3.0", "1e-05", "1e+20", "-0.1", "NaN", "INF", "0.0"]);
         let back = from_texts(&Tensor::from_strings([8], texts).expect("fits"), ElementType::F32).expect("numbers");
         assert_eq!(back.cast(ElementType::F32).expect("native").to_f64_vec().expect("numbers")[..5], t.to_f64_vec().expect("numbers")[..5]);
+        let halves = Tensor::from_f64s::<half::f16>([2], &[0.403, -2.404]).expect("fits");
+        assert_eq!(to_texts(&halves).expect("numeric"), ["0.403", "-2.404"]);
         let bad = Tensor::from_strings([1], vec!["abc".to_owned()]).expect("fits");
         assert!(from_texts(&bad, ElementType::I32).is_err());
     }

@@ -1,6 +1,6 @@
 //! Activations.
 
-use super::{super::NodeContext, ConvertResult, OnnxOp};
+use super::{super::{ConvertError, NodeContext}, ConvertResult, OnnxOp};
 use crate::{
     model::Value,
     op::{
@@ -12,8 +12,10 @@ use crate::{
         },
         arithmetic::{Add, Divide, Maximum, Minimum, Multiply, Subtract},
         comparison::{Greater, Less},
+        convert::Convert,
         select::Select,
     },
+    tensor::ElementType,
 };
 
 macro_rules! unary {
@@ -49,11 +51,31 @@ unary! {
     asinh = Asinh;
     acosh = Acosh;
     atanh = Atanh;
-    erf = Erf;
     hard_swish = HSwish;
     mish = Mish;
     softplus = SoftPlus;
     softsign = SoftSign;
+}
+
+/// Integers are allowed; their values are those of `f64`, cut off.
+fn erf(cx: &mut NodeContext<'_, '_>) -> ConvertResult {
+    let x = cx.input(0)?;
+    Ok(vec![in_f64(cx, x, |cx, x| cx.add(Erf {}, &[x]))?])
+}
+
+/// `f` of a value, through `f64` when it is of an integer type.
+pub(super) fn in_f64<'a, 'c>(
+    cx: &mut NodeContext<'a, 'c>,
+    x: Value,
+    f: impl FnOnce(&mut NodeContext<'a, 'c>, Value) -> Result<Value, ConvertError>,
+) -> Result<Value, ConvertError> {
+    let ty = cx.element_type(x);
+    if !ty.is_integer() {
+        return f(cx, x);
+    }
+    let wide = cx.add(Convert { destination_type: ElementType::F64 }, &[x])?;
+    let value = f(cx, wide)?;
+    cx.add(Convert { destination_type: ty }, &[value])
 }
 
 fn elu(cx: &mut NodeContext<'_, '_>) -> ConvertResult {
@@ -145,7 +167,7 @@ fn gelu(cx: &mut NodeContext<'_, '_>) -> ConvertResult {
     Ok(vec![cx.add(Gelu { approximation_mode }, &[x])?])
 }
 
-fn swish_of(cx: &mut NodeContext<'_, '_>, x: Value) -> Result<Value, super::super::ConvertError> {
+fn swish_of(cx: &mut NodeContext<'_, '_>, x: Value) -> Result<Value, ConvertError> {
     let alpha = cx.f32("alpha", 1.0)?;
     if alpha == 1.0 {
         return cx.add(Swish {}, &[x]);

@@ -167,7 +167,8 @@ fn center_crop_pad(cx: &mut NodeContext<'_, '_>) -> ConvertResult {
     let before = cx.compose("Div", &[grow, two], &[])?;
     let after = cx.compose("Sub", &[grow, before], &[])?;
     let pads = cx.compose("Concat", &[before, after], &[("axis", Attr::Int(0))])?;
-    let fill = cx.scalar_like(0.0, x)?;
+    let fill = Tensor::zeros(cx.element_type(x), [])?;
+    let fill = cx.constant(fill);
     Ok(vec![cx.compose("Pad", &[x, pads, fill, axes_value], &[])?])
 }
 

@@ -1,6 +1,6 @@
 //! Reductions, running sums and products.
 
-use super::{super::{ConvertError, NodeContext}, ConvertResult, OnnxOp};
+use super::{super::{ConvertError, NodeContext}, ConvertResult, OnnxOp, activation::in_f64};
 use crate::{
     model::Value,
     op::{
@@ -114,8 +114,11 @@ fn sum_square(cx: &mut NodeContext<'_, '_>) -> ConvertResult {
 
 fn log_sum(cx: &mut NodeContext<'_, '_>) -> ConvertResult {
     let x = cx.input(0)?;
-    let sum = reduce_changed(cx, x, |keep_dims| ReduceSum { keep_dims })?;
-    Ok(vec![cx.add(Log {}, &[sum])?])
+    let log = in_f64(cx, x, |cx, x| {
+        let sum = reduce_changed(cx, x, |keep_dims| ReduceSum { keep_dims })?;
+        cx.add(Log {}, &[sum])
+    })?;
+    Ok(vec![log])
 }
 
 fn cum_sum(cx: &mut NodeContext<'_, '_>) -> ConvertResult {

@@ -1,6 +1,0 @@
-//! Fourier transforms and windows.
-
-use super::OpEntry;
-
-/// Operators of this family.
-pub const OPS: &[OpEntry] = &[];

@@ -1,6 +1,0 @@
-//! Texts.
-
-use super::OpEntry;
-
-/// Operators of this family.
-pub const OPS: &[OpEntry] = &[];
