@@ -22,7 +22,9 @@ use crate::{
 };
 
 /// Blobs of another build are compiled anew.
-pub(crate) const BUILD: &str = env!("CARGO_PKG_VERSION");
+///
+/// The number behind the version is raised when a kernel reads its packed weights or its numbers in another order.
+pub(crate) const BUILD: &str = concat!(env!("CARGO_PKG_VERSION"), "+weights.2");
 
 /// The CPU device.
 #[derive(Debug)]

@@ -1,7 +1,7 @@
 //! What happens to a result on its way to memory.
 #![allow(unsafe_code, reason = "strided stores through raw pointers")]
 
-use std::ptr;
+use std::{mem::MaybeUninit, ptr};
 
 use crate::gemm::tile::{MAX_COLS, MAX_ROWS, Tile, TileFn};
 use crate::simd::Isa;
@@ -112,16 +112,17 @@ impl Finish {
             unsafe { kernel(tile) };
             return;
         }
-        let mut raw = Buffer([0.0; MAX_ROWS * MAX_COLS]);
+        let mut raw = MaybeUninit::<Buffer>::uninit();
+        let raw = raw.as_mut_ptr().cast::<f32>();
         let (c, c_stride) = (tile.c, tile.c_stride);
-        (tile.c, tile.c_stride) = (raw.0.as_mut_ptr(), MAX_COLS);
+        (tile.c, tile.c_stride) = (raw, MAX_COLS);
         // SAFETY: passed on from the caller; the buffer has room for the largest tile.
         unsafe { kernel(tile) };
         (tile.c, tile.c_stride) = (c, c_stride);
         let store = Store {
             isa: self.isa,
             args: StoreArgs {
-                raw: raw.0.as_ptr(),
+                raw,
                 rows,
                 cols: tile.cols,
                 bias,
@@ -136,8 +137,9 @@ impl Finish {
     }
 }
 
+/// Room for the largest tile; only what the kernel stored is read.
 #[repr(align(64))]
-struct Buffer([f32; MAX_ROWS * MAX_COLS]);
+struct Buffer(#[expect(dead_code, reason = "read through a pointer")] [f32; MAX_ROWS * MAX_COLS]);
 
 #[derive(Clone, Copy)]
 struct StoreArgs {
@@ -172,27 +174,44 @@ instantiate! {
 fn store_body<S: Bits, U: Unary>(s: S, u: U, t: &StoreArgs) {
     for r in 0..t.rows {
         let mut j = 0;
-        while j < t.cols {
-            let n = S::LEN.min(t.cols - j);
-            // SAFETY: `Finish::run` fills `raw` for rows and cols; its caller vouches for bias,
-            // residual and result.
-            unsafe {
-                let mut x = s.load_n(t.raw.add(r * MAX_COLS + j), n);
-                if !t.bias.is_null() {
-                    x = s.add(x, s.load_n(t.bias.add(j), n));
-                }
-                let has_residual = !t.residual.is_null();
-                let p = t.residual.wrapping_add(r * t.residual_stride + j);
-                if has_residual && !t.after {
-                    x = s.add(x, s.load_n(p, n));
-                }
-                x = u.eval(s, x);
-                if has_residual && t.after {
-                    x = s.add(x, s.load_n(p, n));
-                }
-                s.store_n(t.c.add(r * t.c_stride + j), x, n);
-            }
-            j += n;
+        // Whole vectors go without a mask: masked loads do not forward from the stores before them.
+        while j + S::LEN <= t.cols {
+            store_vector::<S, U, true>(s, u, t, r, j, S::LEN);
+            j += S::LEN;
         }
+        if j < t.cols {
+            store_vector::<S, U, false>(s, u, t, r, j, t.cols - j);
+        }
+    }
+}
+
+#[inline(always)]
+fn store_vector<S: Bits, U: Unary, const FULL: bool>(
+    s: S,
+    u: U,
+    t: &StoreArgs,
+    r: usize,
+    j: usize,
+    n: usize,
+) {
+    // SAFETY: `Finish::run` fills `raw` for rows and cols; its caller vouches for bias, residual and result; `FULL`
+    // means that `n` is the whole vector.
+    unsafe {
+        let load = |p: *const f32| if FULL { s.load(p) } else { s.load_n(p, n) };
+        let mut x = load(t.raw.add(r * MAX_COLS + j));
+        if !t.bias.is_null() {
+            x = s.add(x, load(t.bias.add(j)));
+        }
+        let has_residual = !t.residual.is_null();
+        let p = t.residual.wrapping_add(r * t.residual_stride + j);
+        if has_residual && !t.after {
+            x = s.add(x, load(p));
+        }
+        x = u.eval(s, x);
+        if has_residual && t.after {
+            x = s.add(x, load(p));
+        }
+        let c = t.c.add(r * t.c_stride + j);
+        if FULL { s.store(c, x) } else { s.store_n(c, x, n) }
     }
 }

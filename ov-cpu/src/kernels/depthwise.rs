@@ -189,43 +189,92 @@ impl<S: Simd> Strip<'_, S> {
         unsafe { self.store::<FULL>(o, s.add(acc[0], acc[1])) };
     }
 
+    /// `P` outputs from `o`, whose column taps may lie outside the input.
+    ///
+    /// # Safety
+    /// The outputs must lie in the row.
+    #[inline(always)]
+    unsafe fn border<const KW: usize, const STRIDE: usize, const P: usize, const FULL: bool>(
+        &self,
+        o: usize,
+    ) {
+        let (s, g) = (self.s, self.g);
+        let padded = g.channels.next_multiple_of(PAD);
+        let mut acc = [self.bias; P];
+        let row_step = g.dilation[0] * g.input[1] * g.channels;
+        for k in 0..self.rows {
+            // SAFETY: tap rows are inside, columns are checked; weights are padded to whole vectors.
+            unsafe {
+                let wp = self.w.add(k * KW * padded);
+                let mut w = [s.zero(); KW];
+                for (t, w) in w.iter_mut().enumerate() {
+                    *w = s.load(wp.add(t * padded));
+                }
+                for j in 0..(P - 1) * STRIDE + KW {
+                    let column = (o * STRIDE + j).wrapping_sub(g.pads[1]);
+                    if column >= g.input[1] {
+                        continue;
+                    }
+                    let v = self.load::<FULL>(self.x.add(k * row_step + column * g.channels));
+                    for p in 0..P {
+                        if j >= p * STRIDE && j - p * STRIDE < KW {
+                            acc[p] = s.fma(v, w[j - p * STRIDE], acc[p]);
+                        }
+                    }
+                }
+            }
+        }
+        for (p, a) in acc.iter().enumerate() {
+            // SAFETY: the outputs lie in the row.
+            unsafe { self.store::<FULL>(o + p, *a) };
+        }
+    }
+
     /// # Safety
     /// The pointers must be those of a valid row.
     #[inline(always)]
     unsafe fn row<const KW: usize, const STRIDE: usize, const FULL: bool>(&self) {
         let g = self.g;
-        let (ow, special) = (g.output[1], KW > 0);
-        let (mut first, mut last) = (ow, ow);
-        if special {
-            first = g.pads[1].div_ceil(STRIDE).min(ow);
-            let fit = g.input[1] + g.pads[1];
-            last = if fit < KW { first } else { ((fit - KW) / STRIDE + 1).clamp(first, ow) };
-        }
-        // SAFETY: outputs are below ow; those in first..last have all column taps inside.
-        unsafe {
-            for o in 0..first {
-                self.any::<FULL>(o);
-            }
-            if special {
-                let mut o = first;
-                if S::LEN == 16 {
-                    while o + 8 <= last {
-                        self.inside::<KW, STRIDE, 8, FULL>(o);
-                        o += 8;
+        let ow = g.output[1];
+        // Outputs that read inside the input only.
+        let first = g.pads[1].div_ceil(STRIDE).min(ow);
+        let fit = g.input[1] + g.pads[1];
+        let last = if fit < KW { first } else { ((fit - KW) / STRIDE + 1).clamp(first, ow) };
+        macro_rules! some {
+            ($o:ident, $p:literal) => {{
+                // SAFETY: outputs are below ow; those in first..last have all column taps inside.
+                unsafe {
+                    if $o >= first && $o + $p <= last {
+                        self.inside::<KW, STRIDE, $p, FULL>($o);
+                    } else {
+                        self.border::<KW, STRIDE, $p, FULL>($o);
                     }
                 }
-                while o + 4 <= last {
-                    self.inside::<KW, STRIDE, 4, FULL>(o);
-                    o += 4;
-                }
-                while o < last {
-                    self.inside::<KW, STRIDE, 1, FULL>(o);
-                    o += 1;
-                }
+                $o += $p;
+            }};
+        }
+        let mut o = 0;
+        while o < ow {
+            match ow - o {
+                // Sevens leave nothing over of the widths 7 and 14.
+                7 | 14 if S::LEN == 16 => some!(o, 7),
+                8.. if S::LEN == 16 => some!(o, 8),
+                4.. => some!(o, 4),
+                2.. => some!(o, 2),
+                _ => some!(o, 1),
             }
-            for o in last..ow {
-                self.any::<FULL>(o);
-            }
+        }
+    }
+
+    /// A row whose taps have no kernel of their own.
+    ///
+    /// # Safety
+    /// The pointers must be those of a valid row.
+    #[inline(always)]
+    unsafe fn row_any<const FULL: bool>(&self) {
+        for o in 0..self.g.output[1] {
+            // SAFETY: outputs are below the width.
+            unsafe { self.any::<FULL>(o) };
         }
     }
 
@@ -242,7 +291,8 @@ impl<S: Simd> Strip<'_, S> {
                 (5, 1, 1) => self.row::<5, 1, FULL>(),
                 (5, 2, 1) => self.row::<5, 2, FULL>(),
                 (7, 1, 1) => self.row::<7, 1, FULL>(),
-                _ => self.row::<0, 1, FULL>(),
+                (7, 2, 1) => self.row::<7, 2, FULL>(),
+                _ => self.row_any::<FULL>(),
             }
         }
     }

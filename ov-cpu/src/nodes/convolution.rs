@@ -4,8 +4,8 @@
 use std::ops::Range;
 
 use ov_core::{
-    Shape,
-    op::{OpAttributes, OpError, OpResult, window::Window},
+    ElementType, PartialShape, Shape, Tensor,
+    op::{InferContext, InputInfo, Op, OpAttributes, OpError, OpResult, window::Window},
 };
 
 use super::{
@@ -15,7 +15,7 @@ use crate::{
     gemm::{Epilogue, Residual, ResidualPlace},
     kernels::{
         conv::{
-            Algorithm, Conv, ConvArgs, ConvParams, ConvWeights, Source, WeightsIn, choose,
+            Algorithm, Conv, ConvArgs, ConvParams, ConvWeights, Source, WeightsIn, choose, cycles,
             winograd::{Winograd, WinogradTile, WinogradWeights},
         },
         depthwise::{self, Depthwise, depthwise_f32},
@@ -46,7 +46,7 @@ pub(super) const KERNELS: &[KernelEntry] = &[
     },
 ];
 
-fn op(op: &dyn ov_core::op::Op) -> &FusedConvolution {
+fn op(op: &dyn Op) -> &FusedConvolution {
     op.downcast().expect("the table lists these kernels for this operator only")
 }
 
@@ -96,12 +96,17 @@ fn select_depthwise(view: &NodeView<'_>) -> Result<Choice, Reject> {
     if conv.residual_after {
         return Err("adds a residual before the activation only".into());
     }
-    let geometry = Depthwise { channels, kernel: two(&w.shape()[2..], 1), ..SHAPELESS };
-    let weights = w.to_contiguous();
-    let pack = Pack::f32s(geometry.packed_len(), move |out| {
+    Ok(Choice { params: Vec::new(), packed: vec![pack_depthwise(w)], consumed: vec![1] })
+}
+
+/// Packs the `f32` filters `[channels, 1, …]`.
+pub(super) fn pack_depthwise(filters: &Tensor) -> Pack {
+    let (channels, kernel) = (filters.shape()[0], two(&filters.shape()[2..], 1));
+    let geometry = Depthwise { channels, kernel, ..SHAPELESS };
+    let weights = filters.to_contiguous();
+    Pack::f32s(geometry.packed_len(), move |out| {
         geometry.pack(weights.as_slice().expect("checked to be f32"), out);
-    });
-    Ok(Choice { params: Vec::new(), packed: vec![pack], consumed: vec![1] })
+    })
 }
 
 /// A geometry of which only channels and kernel matter, for packing.
@@ -123,25 +128,30 @@ fn two<T: Copy>(values: &[T], fill: T) -> [T; 2] {
     }
 }
 
-fn windows(cx: &BindContext<'_>, spatial: &[usize]) -> OpResult<Vec<Window>> {
-    op(cx.op).windows(&cx.inputs[1].shape[2..], spatial)
+/// The geometry of a depthwise convolution with `filters` from the extents `input` to `output`.
+pub(super) fn geometry_of(
+    conv: &FusedConvolution,
+    input: &[usize],
+    filters: &[usize],
+    output: &[usize],
+) -> OpResult<Depthwise> {
+    let windows = conv.windows(&filters[2..], input)?;
+    let pick =
+        |f: fn(&Window) -> usize, fill| two(&windows.iter().map(f).collect::<Vec<_>>(), fill);
+    Ok(Depthwise {
+        channels: filters[0],
+        input: two(input, 1),
+        output: two(output, 1),
+        kernel: two(&filters[2..], 1),
+        stride: pick(|w| w.stride, 1),
+        dilation: pick(|w| w.dilation, 1),
+        pads: pick(pad_of, 0),
+    })
 }
 
 fn bind_depthwise(cx: &BindContext<'_>) -> OpResult<Bound> {
     let (x, w, y) = (cx.inputs[0].shape, cx.inputs[1].shape, cx.outputs[0].shape);
-    let spatial = &x[1..x.rank() - 1];
-    let windows = windows(cx, spatial)?;
-    let pick =
-        |f: fn(&Window) -> usize, fill| two(&windows.iter().map(f).collect::<Vec<_>>(), fill);
-    let geometry = Depthwise {
-        channels: w[0],
-        input: two(spatial, 1),
-        output: two(&y[1..y.rank() - 1], 1),
-        kernel: two(&w[2..], 1),
-        stride: pick(|w| w.stride, 1),
-        dilation: pick(|w| w.dilation, 1),
-        pads: pick(pad_of, 0),
-    };
+    let geometry = geometry_of(op(cx.op), &x[1..x.rank() - 1], w, &y[1..y.rank() - 1])?;
     let taps = geometry.kernel.iter().product::<usize>() as f64;
     Bound::step(DepthwiseStep {
         isa: cx.isa,
@@ -176,9 +186,8 @@ impl Extras {
         activation: Activation,
         residual_after: bool,
     ) -> OpResult<Self> {
-        let given = |i: usize| {
-            cx.inputs.get(i).is_some_and(|b| !b.value.is_some_and(ov_core::Tensor::is_absent))
-        };
+        let given =
+            |i: usize| cx.inputs.get(i).is_some_and(|b| !b.value.is_some_and(Tensor::is_absent));
         let columns = cx.outputs[0].shape.last().copied().unwrap_or(0);
         if given(2) && cx.inputs[2].shape.elements() != columns {
             return Err(OpError::Input {
@@ -258,12 +267,19 @@ impl Step for DepthwiseStep {
     }
 }
 
-fn packing(isa: Isa, conv: &FusedConvolution, filters: &[usize]) -> ConvWeights {
+fn packing(isa: Isa, conv: &FusedConvolution, filters: &[usize]) -> OpResult<ConvWeights> {
     let groups = conv.groups.max(1) as usize;
-    let source =
-        if conv.planar { Source::Planar } else { Source::ChannelsLast { pixel_stride: 0 } };
-    let taps = filters[2..].iter().product();
-    ConvWeights::new(isa, filters[1] * groups, filters[0], groups, taps, source)
+    let kernel = &filters[2..];
+    let windows = conv.windows(kernel, &vec![1; kernel.len()])?;
+    let shapeless = ConvParams::new_2d([1, 1, 1, filters[1] * groups], filters[0], 1, 1, 0);
+    let params = ConvParams {
+        groups,
+        kernel: three(kernel.iter().copied(), 1),
+        stride: three(windows.iter().map(|w| w.stride), 1),
+        dilation: three(windows.iter().map(|w| w.dilation), 1),
+        ..shapeless
+    };
+    Ok(params.weights(isa))
 }
 
 fn select_direct(view: &NodeView<'_>) -> Result<Choice, Reject> {
@@ -273,7 +289,7 @@ fn select_direct(view: &NodeView<'_>) -> Result<Choice, Reject> {
     if conv.groups < 1 || !w.shape()[0].is_multiple_of(conv.groups as usize) {
         return Err("the groups do not divide the outputs".into());
     }
-    let packing = packing(view.isa, conv, w.shape());
+    let packing = packing(view.isa, conv, w.shape()).map_err(|e| e.to_string())?;
     let weights = w.to_contiguous();
     let pack = Pack::f32s(packing.packed_len(), move |out| {
         packing.pack(weights.as_slice().expect("checked to be f32"), out);
@@ -308,40 +324,78 @@ fn params(conv: &FusedConvolution, x: &Shape, w: &Shape, y: &Shape) -> OpResult<
     })
 }
 
-/// Takes convolutions whose shapes are known when the model is compiled, where the cost model prefers a transform.
+/// Extent that stands for one that is not known when the model is compiled.
+const ASSUMED_EXTENT: usize = 64;
+
+/// The sizes of a node, with likely ones where the model leaves them open, and whether all are known.
+fn likely_params(view: &NodeView<'_>) -> Result<(ConvParams, bool), Reject> {
+    let w = view.constant(1)?;
+    let dims = view.inputs[0].shape.dims().ok_or("the rank of the input is not known")?;
+    let known = view.inputs[0].shape.to_shape().is_some();
+    let assumed = |(axis, d): (usize, &ov_core::Dimension)| {
+        d.value().map_or(if axis == 0 { 1 } else { ASSUMED_EXTENT }, |v| v as usize)
+    };
+    let x: Shape = dims.iter().enumerate().map(assumed).collect();
+    let x_shape = PartialShape::from(&x);
+    let infos = [&x_shape, view.inputs[1].shape].map(|shape| InputInfo {
+        element_type: ElementType::F32,
+        shape,
+        value: None,
+        dims: None,
+    });
+    let types = op(view.op).infer(&InferContext { inputs: &infos }).map_err(|e| e.to_string())?;
+    let y = types[0].shape.to_shape().ok_or("the extents of the output are not known")?;
+    Ok((params(op(view.op), &x, w.shape(), &y).map_err(|e| e.to_string())?, known))
+}
+
+/// Takes convolutions for which the cost model prefers a transform. Where extents are not known, the weights are kept
+/// for the direct algorithm as well, and binding chooses.
 fn select_winograd(view: &NodeView<'_>) -> Result<Choice, Reject> {
     check(view)?;
-    let (x, y) = (view.inputs[0].shape.to_shape(), view.outputs[0].shape.to_shape());
-    let (Some(x), Some(y)) = (x, y) else { return Err("takes static shapes".into()) };
-    let w = view.constant(1)?;
-    let params = params(op(view.op), &x, w.shape(), &y).map_err(|e| e.to_string())?;
-    let weights = if view.weights_fit_cache { WeightsIn::Cache } else { WeightsIn::Memory };
-    let Algorithm::Winograd(tile) = choose(view.isa, &params, weights) else {
+    let (params, known) = likely_params(view)?;
+    let cache = i64::from(view.weights_fit_cache);
+    let Algorithm::Winograd(tile) = choose(view.isa, &params, weights_in(cache)) else {
         return Err("direct convolution is estimated to be faster".into());
     };
-    let packing = WinogradWeights::new(view.isa, tile, params.channels, params.outputs);
-    let weights = w.to_contiguous();
-    let pack = Pack::f32s(packing.packed_len(), move |out| {
-        packing.pack(weights.as_slice().expect("checked to be f32"), out);
-    });
-    Ok(Choice { params: vec![tile.outputs() as i64], packed: vec![pack], consumed: vec![1] })
+    let kernel = [params.kernel[1], params.kernel[2]];
+    let winograd = WinogradWeights::new(view.isa, tile, kernel, params.channels, params.outputs);
+    let weights = view.constant(1)?.to_contiguous();
+    let mut packed = vec![Pack::f32s(winograd.packed_len(), move |out| {
+        winograd.pack(weights.as_slice().expect("checked to be f32"), out);
+    })];
+    if !known {
+        packed.extend(select_direct(view)?.packed);
+    }
+    Ok(Choice { params: vec![tile.outputs() as i64, cache], packed, consumed: vec![1] })
+}
+
+fn weights_in(cache: i64) -> WeightsIn {
+    if cache == 0 { WeightsIn::Memory } else { WeightsIn::Cache }
 }
 
 fn bind_winograd(cx: &BindContext<'_>) -> OpResult<Bound> {
     let params = params(op(cx.op), cx.inputs[0].shape, cx.inputs[1].shape, cx.outputs[0].shape)?;
-    let tile = match cx.params {
-        [2] => WinogradTile::Two,
-        [4] => WinogradTile::Four,
-        other => {
+    let (tile, weights) = match *cx.params {
+        [2, cache] => (WinogradTile::Two, weights_in(cache)),
+        [4, cache] => (WinogradTile::Four, weights_in(cache)),
+        ref other => {
             return Err(OpError::Invalid(format!("no Winograd tile is described by {other:?}")));
         }
     };
-    let winograd = Winograd::new(cx.isa, tile, &params).ok_or_else(|| {
+    let estimate = |algorithm| cycles(cx.isa, &params, algorithm, weights);
+    let winograd = Winograd::new(cx.isa, tile, &params);
+    if cx.packed.len() > 1
+        && (winograd.is_none() || estimate(Algorithm::Direct) < estimate(Algorithm::Winograd(tile)))
+    {
+        return direct(cx, &params, cx.packed_f32(1)?);
+    }
+    let winograd = winograd.ok_or_else(|| {
         OpError::Unsupported("this convolution by Winograd's algorithm".to_owned())
     })?;
     let work = params.cost();
-    let saved =
-        (9 * tile.outputs() * tile.outputs()) as f64 / (tile.inputs() * tile.inputs()) as f64;
+    let kernel = [params.kernel[1], params.kernel[2]];
+    let count = |of: [usize; 2]| of.iter().product::<usize>() as f64;
+    let saved = count(kernel) * count(tile.outputs_of(kernel)) / count(tile.inputs_of(kernel));
     Bound::step(WinogradStep {
         winograd,
         outputs: params.outputs,
@@ -389,11 +443,15 @@ impl Step for WinogradStep {
 
 fn bind_direct(cx: &BindContext<'_>) -> OpResult<Bound> {
     let params = params(op(cx.op), cx.inputs[0].shape, cx.inputs[1].shape, cx.outputs[0].shape)?;
+    direct(cx, &params, cx.packed_f32(0)?)
+}
+
+fn direct(cx: &BindContext<'_>, params: &ConvParams, weights: Weights) -> OpResult<Bound> {
     let work = params.cost();
     Bound::step(DirectStep {
-        conv: Conv::new(cx.isa, &params),
+        conv: Conv::new(cx.isa, params),
         outputs: params.outputs,
-        weights: cx.packed_f32(0)?,
+        weights,
         extras: Extras::new(cx)?,
         cost: cost::ns(work.flops, work.bytes),
     })

@@ -7,6 +7,7 @@ mod cost;
 mod eltwise;
 mod matmul;
 mod movement;
+mod pad;
 mod pooling;
 mod product;
 mod reference;
@@ -337,6 +338,7 @@ const FAMILIES: &[&[KernelEntry]] = &[
     matmul::KERNELS,
     pooling::KERNELS,
     movement::KERNELS,
+    pad::KERNELS,
     eltwise::KERNELS,
     convert::KERNELS,
     rows::KERNELS,

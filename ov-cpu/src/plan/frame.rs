@@ -5,6 +5,7 @@ use std::sync::{Arc, atomic::AtomicUsize};
 
 use ov_core::{
     Tensor,
+    io::HugeBuffer,
     tensor::{AlignedBuffer, TensorBuffer},
 };
 
@@ -14,12 +15,13 @@ use super::{Home, Plan, Source};
 #[derive(Debug, Default)]
 pub(super) struct Frame {
     pub(super) plan: Option<Arc<Plan>>,
-    arena: Option<AlignedBuffer>,
+    arena: Option<HugeBuffer>,
     arena_len: usize,
     scratch: Vec<AlignedBuffer>,
     scratch_len: usize,
     pub(super) addresses: Vec<*mut u8>,
     pub(super) lens: Vec<usize>,
+    /// Per step and thread, how many items of the thread's share have been handed out.
     pub(super) counters: Vec<AtomicUsize>,
     /// Results of the node that ends the stage.
     pub(super) tail: Vec<Tensor>,
@@ -46,7 +48,7 @@ impl Frame {
         if self.arena.is_none() || self.arena_len < plan.arena_len {
             self.arena = None;
             self.arena =
-                Some(AlignedBuffer::zeroed(plan.arena_len).ok_or(OutOfMemory(plan.arena_len))?);
+                Some(HugeBuffer::zeroed(plan.arena_len).map_err(|_| OutOfMemory(plan.arena_len))?);
             self.arena_len = plan.arena_len;
         }
         if self.scratch_len < plan.scratch_len || self.scratch.len() != threads {
@@ -57,11 +59,7 @@ impl Frame {
                 })
                 .collect::<Result<_, _>>()?;
         }
-        let base = self
-            .arena
-            .as_mut()
-            .and_then(|a| a.bytes_mut())
-            .map_or(std::ptr::null_mut(), <[u8]>::as_mut_ptr);
+        let base = self.arena.as_mut().map_or(std::ptr::null_mut(), |a| a.as_mut_ptr());
         self.addresses.clear();
         self.addresses.extend(plan.slots.iter().map(|slot| match &slot.home {
             // SAFETY: the plan keeps offset + length within `arena_len`, which the arena has.
@@ -72,7 +70,7 @@ impl Frame {
         self.lens.clear();
         self.lens.extend(plan.slots.iter().map(|s| s.len));
         self.counters.clear();
-        self.counters.extend(plan.steps.iter().map(|_| AtomicUsize::new(0)));
+        self.counters.extend((0..plan.steps.len() * threads).map(|_| AtomicUsize::new(0)));
         self.plan = Some(Arc::clone(plan));
         Ok(())
     }

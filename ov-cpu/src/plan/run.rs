@@ -431,21 +431,30 @@ impl Region<'_> {
         };
         // SAFETY: this is the only use of this thread's scratch memory until the step is done.
         let scratch = unsafe { self.frame.scratch(thread) };
+        let share = |t: usize| (step.items * t / threads)..(step.items * (t + 1) / threads);
         let result =
             catch_unwind(AssertUnwindSafe(|| match (step.parallel && threads > 1, step.chunk) {
                 (false, _) => step.step.run(&io, 0..step.items, scratch),
                 (true, None) => {
-                    let (start, end) =
-                        (step.items * thread / threads, step.items * (thread + 1) / threads);
-                    if start == end { Ok(()) } else { step.step.run(&io, start..end, scratch) }
+                    let own = share(thread);
+                    if own.is_empty() { Ok(()) } else { step.step.run(&io, own, scratch) }
                 }
-                (true, Some(chunk)) => loop {
-                    let start = self.frame.counters[index].fetch_add(chunk, Ordering::Relaxed);
-                    if start >= step.items {
-                        break Ok(());
+                // Each thread works through its own share, whose data is in its caches, and then
+                // helps the others.
+                (true, Some(chunk)) => {
+                    for owner in (thread..threads).chain(0..thread) {
+                        let (left, counter) =
+                            (share(owner), &self.frame.counters[index * threads + owner]);
+                        loop {
+                            let start = left.start + counter.fetch_add(chunk, Ordering::Relaxed);
+                            if start >= left.end {
+                                break;
+                            }
+                            step.step.run(&io, start..(start + chunk).min(left.end), scratch)?;
+                        }
                     }
-                    step.step.run(&io, start..(start + chunk).min(step.items), scratch)?;
-                },
+                    Ok(())
+                }
             }));
         let failure = match result {
             Ok(Ok(())) => return true,
@@ -468,10 +477,12 @@ impl Region<'_> {
             if self.cancel.is_canceled() {
                 return self.fail(None, Failure::Canceled);
             }
-            self.frame.counters[index].store(0, Ordering::Relaxed);
-            let start = Instant::now();
-            let shared = step.parallel && self.plan.parallel && team.threads() > 1;
             let threads = team.threads();
+            for counter in &self.frame.counters[index * threads..][..threads] {
+                counter.store(0, Ordering::Relaxed);
+            }
+            let start = Instant::now();
+            let shared = step.parallel && self.plan.parallel && threads > 1;
             let run_share = |thread: usize, threads: usize| {
                 let _flush = FlushDenormals::new();
                 self.run_step(index, step, thread, threads);

@@ -3,7 +3,7 @@
 use crate::simd::Isa;
 
 use super::ConvParams;
-use super::winograd::{Winograd, WinogradTile};
+use super::winograd::{Winograd, WinogradTile, tiles_along};
 
 /// How a convolution is computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -63,10 +63,11 @@ pub fn cycles(isa: Isa, p: &ConvParams, algorithm: Algorithm, weights: WeightsIn
             (products / macs_per_cycle).max(4.0 * depth * o / bytes_per_cycle)
         }
         Algorithm::Winograd(tile) => {
-            let size = tile.outputs();
-            let products = (tile.inputs() * tile.inputs()) as f64;
-            let [_, h, w] = p.output;
-            let tiles = (p.batch * h.div_ceil(size) * w.div_ceil(size)) as f64;
+            let kernel = [p.kernel[1], p.kernel[2]];
+            let size = tile.outputs_of(kernel);
+            let products = tile.inputs_of(kernel).iter().product::<usize>() as f64;
+            let along = |d: usize| tiles_along(p.output[d + 1], size[d], p.dilation[d + 1]);
+            let tiles = (p.batch * along(0) * along(1)) as f64;
             let multiply = (tiles * products * c * vectors(o) / macs_per_cycle)
                 .max(4.0 * products * c * o / bytes_per_cycle);
             let transforms =

@@ -1,9 +1,7 @@
-//! Copying the pixels under a kernel from a planar input to rows.
-#![allow(unsafe_code, reason = "vector copies between raw pointers")]
+//! Turning lines of a planar input channels-last.
+#![allow(unsafe_code, reason = "reads planes through raw pointers")]
 
 use crate::simd::lanes::{Simd, instantiate};
-
-use super::rows::Geometry;
 
 /// A planar input, from the first channel of a group.
 #[derive(Clone, Copy, Debug)]
@@ -11,64 +9,50 @@ pub(crate) struct Planes {
     pub(crate) base: *const f32,
     /// Channels of the group.
     pub(crate) channels: usize,
+    /// Elements from one channel to the next: lines of all depths.
+    pub(crate) plane: usize,
     /// Elements from one image to the next.
     pub(crate) image_stride: usize,
+    /// Elements of a line.
+    pub(crate) width: usize,
 }
 
 instantiate! {
-    /// Writes `[channels, taps]` of `height` output pixels from pixel `p` to `out`.
+    /// Writes `[width, channels]` of each of the `lines` from `first`, counted over all images, to `out`.
     ///
-    /// The input must cover the geometry; `out` has `height * channels * taps` elements.
-    pub(crate) fn gather(g: &Geometry, x: &Planes, p: usize, height: usize, out: &mut [f32]) = gather_body;
+    /// The input must cover the lines; `out` has their elements.
+    pub(crate) fn interleave(x: &Planes, first: usize, lines: usize, out: &mut [f32]) = interleave_body;
 }
 
 #[inline(always)]
-fn gather_body<S: Simd>(s: S, g: &Geometry, x: &Planes, p: usize, height: usize, out: &mut [f32]) {
-    let (taps, width) = (g.taps(), g.offsets[2].len());
-    let [depth, rows, columns] = g.input;
-    let plane = depth * rows * columns;
-    let row_len = x.channels * taps;
-    let dense = g.offsets[2].windows(2).all(|w| w[1] == w[0] + 1);
-    let inside = |i: isize, n: usize| (i >= 0 && (i as usize) < n).then_some(i as usize);
-    for r in 0..height {
-        let (image, q) = g.position(p + r);
-        let out = &mut out[r * row_len..(r + 1) * row_len];
-        let start = |d: usize| (q[d] * g.stride[d]) as isize;
-        let first = start(2) + g.offsets[2].first().copied().unwrap_or(0);
-        let whole = dense && first >= 0 && first as usize + width <= columns;
-        let mut at = 0;
-        for c in 0..x.channels {
-            for oz in &g.offsets[0] {
-                let z = inside(start(0) + oz, depth);
-                for oy in &g.offsets[1] {
-                    let line = z.zip(inside(start(1) + oy, rows)).map(|(z, y)| {
-                        let offset = image * x.image_stride + c * plane + (z * rows + y) * columns;
-                        x.base.wrapping_add(offset)
-                    });
-                    let run = &mut out[at..at + width];
-                    at += width;
-                    match line {
-                        None => run.fill(0.0),
-                        Some(line) if whole => {
-                            let mut j = 0;
-                            while j < width {
-                                let n = S::LEN.min(width - j);
-                                // SAFETY: `whole` says that the line has `width` elements from
-                                // `first`; `run` has `width` elements.
-                                unsafe {
-                                    let v = s.load_n(line.add(first as usize + j), n);
-                                    s.store_n(run.as_mut_ptr().add(j), v, n);
-                                }
-                                j += n;
-                            }
-                        }
-                        Some(line) => {
-                            for (v, ox) in run.iter_mut().zip(&g.offsets[2]) {
-                                // SAFETY: the element is inside the line.
-                                *v = inside(start(2) + ox, columns)
-                                    .map_or(0.0, |i| unsafe { *line.add(i) });
-                            }
-                        }
+fn interleave_body<S: Simd>(_: S, x: &Planes, first: usize, lines: usize, out: &mut [f32]) {
+    let per_image = x.plane / x.width.max(1);
+    let line_len = x.width * x.channels;
+    for (i, out) in out[..lines * line_len].chunks_exact_mut(line_len.max(1)).enumerate() {
+        let (image, line) = ((first + i) / per_image, (first + i) % per_image);
+        let source = |c: usize| {
+            let at = image * x.image_stride + c * x.plane + line * x.width;
+            // SAFETY: the input covers the line in every channel, by the caller.
+            unsafe { std::slice::from_raw_parts(x.base.add(at), x.width) }
+        };
+        match x.channels {
+            1 => out.copy_from_slice(source(0)),
+            3 => {
+                let planes = source(0).iter().zip(source(1)).zip(source(2));
+                for (pixel, ((r, g), b)) in out.as_chunks_mut::<3>().0.iter_mut().zip(planes) {
+                    *pixel = [*r, *g, *b];
+                }
+            }
+            4 => {
+                let planes = source(0).iter().zip(source(1)).zip(source(2)).zip(source(3));
+                for (pixel, (((r, g), b), a)) in out.as_chunks_mut::<4>().0.iter_mut().zip(planes) {
+                    *pixel = [*r, *g, *b, *a];
+                }
+            }
+            channels => {
+                for c in 0..channels {
+                    for (pixel, v) in out.chunks_exact_mut(channels).zip(source(c)) {
+                        pixel[c] = *v;
                     }
                 }
             }

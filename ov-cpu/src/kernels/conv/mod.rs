@@ -22,6 +22,7 @@ pub use transposed::ConvTransposed;
 pub use weights::ConvWeights;
 
 use crate::gemm::Cost;
+use crate::simd::Isa;
 
 /// How an input lies in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -99,6 +100,19 @@ impl ConvParams {
     #[must_use]
     pub fn taps(&self) -> usize {
         self.kernel.iter().product()
+    }
+
+    /// The packing of the weights on `isa`.
+    ///
+    /// # Panics
+    /// If groups do not divide the channels.
+    #[must_use]
+    pub fn weights(&self, isa: Isa) -> ConvWeights {
+        if self.groups == 1 && self.dilation[2] == 1 && self.output_stride == self.outputs {
+            let stride = self.stride[2];
+            return ConvWeights::of_pixels(isa, self.channels, self.outputs, self.kernel, stride);
+        }
+        ConvWeights::new(isa, self.channels, self.outputs, self.groups, self.taps())
     }
 
     /// Output pixels of all images.

@@ -1,6 +1,8 @@
 //! Pointers from the rows of a tile to the input pixels of every tap.
 #![allow(unsafe_code, reason = "tables of pointers in caller-given scratch")]
 
+use std::ops::Range;
+
 use crate::gemm::tile::{MAX_ROWS, Segment};
 
 /// Where taps fall on the input.
@@ -16,6 +18,44 @@ pub(crate) struct Geometry {
 impl Geometry {
     pub(crate) fn taps(&self) -> usize {
         self.offsets.iter().map(Vec::len).product()
+    }
+
+    /// Whether output pixel `p` reads input pixel `p` and nothing else, for every `p`.
+    pub(crate) fn is_identity(&self) -> bool {
+        self.input == self.output
+            && self.stride == [1; 3]
+            && self.offsets.iter().all(|o| o.len() == 1 && o[0] == 0)
+    }
+
+    /// The input lines, counted over depths and images, between the first and the last that output `pixels` read.
+    pub(crate) fn lines(&self, pixels: Range<usize>) -> Range<usize> {
+        if pixels.is_empty() {
+            return 0..0;
+        }
+        let ends = [pixels.start, pixels.end - 1];
+        // Rows between the ends lie between their lines, except where an end is at the border of an image.
+        let whole = ends.map(|p| self.position(p).1[0]);
+        let images = ends.map(|p| self.position(p).0);
+        let spans = images[0] != images[1] || whole[0] != whole[1];
+        let rows = if spans {
+            [0, self.output[1].saturating_sub(1)]
+        } else {
+            ends.map(|p| self.position(p).1[1])
+        };
+        let reach = |d: usize, low: usize, high: usize| {
+            let first = self.offsets[d].first().map_or(0, |o| (low * self.stride[d]) as isize + o);
+            let last = self.offsets[d].last().map_or(-1, |o| (high * self.stride[d]) as isize + o);
+            (first.max(0) as usize, (last + 1).clamp(0, self.input[d] as isize) as usize)
+        };
+        let (y0, y1) = reach(1, rows[0], rows[1]);
+        let (z0, z1) =
+            if images[0] == images[1] { reach(0, whole[0], whole[1]) } else { (0, self.input[0]) };
+        if z0 >= z1 || y0 >= y1 {
+            return 0..0;
+        }
+        let line =
+            |image: usize, z: usize, y: usize| (image * self.input[0] + z) * self.input[1] + y;
+        line(images[0], z0, y0)..line(images[1], z1 - 1, y1 - 1) + 1
     }
 
     /// Image and `[z, y, x]` of output pixel `p`.

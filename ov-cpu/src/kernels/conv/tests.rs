@@ -75,6 +75,12 @@ fn cases() -> Vec<ConvParams> {
         ConvParams::new_2d([1, 30, 3, 70], 130, 3, 1, 1),
         conv_1d(1, 12, 300, 64, 16, 0),
         conv_1d(80, 20, 37, 3, 1, 1),
+        conv_1d(1, 1, 301, 40, 2, 7),
+        conv_1d(3, 2, 53, 9, 1, 4),
+        ConvParams::new_2d([1, 9, 41, 8], 8, 5, 1, 2),
+        ConvParams::new_2d([2, 5, 33, 5], 1, 3, 1, 1),
+        ConvParams::new_2d([1, 8, 16, 9], 3, 5, 2, 2),
+        ConvParams::new_2d([1, 3, 2, 4], 2, 3, 1, 1),
         conv_1d(4, 6, 50, 3, 2, 1),
     ];
     for (channels, outputs, groups) in

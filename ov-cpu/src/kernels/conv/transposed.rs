@@ -55,8 +55,7 @@ impl ConvTransposed {
                     let first = [z, y, x];
                     let taps = [0, 1, 2].map(|d| phase_taps(p, d, first[d]));
                     let count = taps.iter().map(Vec::len).product();
-                    let weights =
-                        ConvWeights::new(isa, p.channels, p.outputs, p.groups, count, p.source);
+                    let weights = ConvWeights::new(isa, p.channels, p.outputs, p.groups, count);
                     let offsets = [0, 1, 2]
                         .map(|d| taps[d].iter().map(|k| offset(p, d, first[d], *k)).collect());
                     let output = [0, 1, 2]

@@ -3,16 +3,17 @@
 use crate::gemm::PackedLayout;
 use crate::simd::Isa;
 
-use super::Source;
-
 /// Shape of packed convolution weights: one packed matrix `[taps * channels, outputs]` per group.
 ///
 /// Groups that are narrower than a vector are merged, as blocks on the diagonal of a wider
-/// matrix, as long as their outputs fit one vector: the lanes would be idle otherwise. Rows are
-/// ordered tap by tap for a channels-last input and channel by channel for a planar one.
+/// matrix, as long as their outputs fit one vector: the lanes would be idle otherwise. For the same
+/// reason, where a single group has few outputs, columns stand for several neighbouring output
+/// pixels: a kernel of `k` taps across and stride `s` then has `k + (pixels - 1) s` of them, most
+/// of which every pixel uses. Rows are ordered tap by tap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ConvWeights {
-    taps: usize,
+    /// Taps of all dimensions but the last, and of the last.
+    taps: [usize; 2],
     /// Groups as the model has them.
     groups: usize,
     /// Model groups per packed group.
@@ -20,25 +21,19 @@ pub struct ConvWeights {
     /// Channels and outputs of one model group.
     channels: usize,
     outputs: usize,
-    planar: bool,
+    /// Neighbouring output pixels that are computed as one, and the stride between them.
+    pixels: usize,
+    stride: usize,
     layout: PackedLayout,
 }
 
 impl ConvWeights {
-    /// The packing for `channels` and `outputs` (of all groups) on `isa`; of `source` only its
-    /// kind matters.
+    /// The packing for `channels` and `outputs` (of all groups) on `isa`.
     ///
     /// # Panics
     /// If `groups` is 0 or does not divide both channel counts.
     #[must_use]
-    pub fn new(
-        isa: Isa,
-        channels: usize,
-        outputs: usize,
-        groups: usize,
-        taps: usize,
-        source: Source,
-    ) -> Self {
+    pub fn new(isa: Isa, channels: usize, outputs: usize, groups: usize, taps: usize) -> Self {
         assert!(
             groups > 0 && channels.is_multiple_of(groups) && outputs.is_multiple_of(groups),
             "{groups} groups do not divide {channels} channels and {outputs} outputs"
@@ -48,8 +43,40 @@ impl ConvWeights {
         let most = lanes / o.max(1);
         let merged = (1..=most.max(1)).rev().find(|q| groups.is_multiple_of(*q)).unwrap_or(1);
         let layout = PackedLayout::new(isa, taps * c * merged, o * merged);
-        let planar = source == Source::Planar;
-        Self { taps, groups, merged, channels: c, outputs: o, planar, layout }
+        let taps = [1, taps];
+        Self { taps, groups, merged, channels: c, outputs: o, pixels: 1, stride: 1, layout }
+    }
+
+    /// The packing for a convolution of one group with a `kernel` without dilation in its last
+    /// dimension, where outputs of neighbouring pixels are neighbours in memory.
+    ///
+    /// # Panics
+    /// If `channels` or `kernel` are too large for a matrix.
+    #[must_use]
+    pub fn of_pixels(
+        isa: Isa,
+        channels: usize,
+        outputs: usize,
+        kernel: [usize; 3],
+        stride: usize,
+    ) -> Self {
+        let mut new = Self::new(isa, channels, outputs, 1, kernel.iter().product());
+        let lanes = if isa.has_avx512() { 16 } else { 8 };
+        let per_pixel = |pixels: usize| (kernel[2] + (pixels - 1) * stride) as f64 / pixels as f64;
+        let most = lanes / outputs.max(1);
+        let best = (1..=most.max(1)).min_by(|a, b| per_pixel(*a).total_cmp(&per_pixel(*b)));
+        let pixels = best.unwrap_or(1);
+        if per_pixel(pixels) < WORTH_JOINING * per_pixel(1) {
+            let (lines, across) = (kernel[0] * kernel[1], kernel[2] + (pixels - 1) * stride);
+            new.layout = PackedLayout::new(isa, lines * across * channels, outputs * pixels);
+            (new.taps, new.pixels, new.stride) = ([lines, kernel[2]], pixels, stride);
+        }
+        new
+    }
+
+    /// Neighbouring output pixels that one row of the product stands for.
+    pub(crate) fn pixels(&self) -> usize {
+        self.pixels
     }
 
     /// Elements of the packed weights.
@@ -63,7 +90,8 @@ impl ConvWeights {
     /// # Panics
     /// If a slice is shorter than the shape says.
     pub fn pack(&self, weights: &[f32], out: &mut [f32]) {
-        self.pack_from(out, |o, c, t| weights[(o * self.channels + c) * self.taps + t]);
+        let taps = self.taps[0] * self.taps[1];
+        self.pack_from(out, |o, c, t| weights[(o * self.channels + c) * taps + t]);
     }
 
     /// Packs from `weight(output, channel of its group, tap)`.
@@ -71,19 +99,23 @@ impl ConvWeights {
         let out = &mut out[..self.packed_len()];
         out.fill(0.0);
         let wide = self.merged * self.channels;
+        let [lines, across] = self.taps;
+        let across_all = across + (self.pixels - 1) * self.stride;
         for g in 0..self.groups {
             let (outer, inner) = (g / self.merged, g % self.merged);
             let base = outer * self.layout.len();
-            for o in 0..self.outputs {
-                let col = inner * self.outputs + o;
-                let panel = self.layout.panel(col / self.layout.width());
-                let at = base + panel.offset + col - panel.col;
-                for c in 0..self.channels {
-                    let c_wide = inner * self.channels + c;
-                    for t in 0..self.taps {
-                        let k =
-                            if self.planar { c_wide * self.taps + t } else { t * wide + c_wide };
-                        out[at + k * panel.width] = weight(g * self.outputs + o, c, t);
+            for pixel in 0..self.pixels {
+                for o in 0..self.outputs {
+                    let col = (inner + pixel) * self.outputs + o;
+                    let panel = self.layout.panel(col / self.layout.width());
+                    let at = base + panel.offset + col - panel.col;
+                    for c in 0..self.channels {
+                        let c_wide = inner * self.channels + c;
+                        for t in 0..lines * across {
+                            let tap = t / across * across_all + t % across + pixel * self.stride;
+                            let k = tap * wide + c_wide;
+                            out[at + k * panel.width] = weight(g * self.outputs + o, c, t);
+                        }
                     }
                 }
             }
@@ -105,3 +137,6 @@ impl ConvWeights {
         self.merged * self.channels
     }
 }
+
+/// Share of the multiplications that must remain for pixels to be joined.
+const WORTH_JOINING: f64 = 0.9;

@@ -1,4 +1,4 @@
-//! Winograd convolution: 3x3 kernels of stride 1 with fewer multiplications.
+//! Winograd convolution: 3x3, 3x1 and 1x3 kernels of stride 1 with fewer multiplications.
 //!
 //! F(m, 3) computes m x m outputs from (m + 2) x (m + 2) inputs with (m + 2)² products per pair of
 //! channels instead of 9 m² (Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks",
@@ -6,6 +6,9 @@
 //! transformed weights U `[(m+2)²]` packed matrices, and transformed back with the epilogue.
 //! F(4, 3) uses the points 0, ±√½, ±√2 and infinity, whose rounding errors are several times
 //! smaller than those of 0, ±1, ±2.
+//!
+//! With a dilation of `d`, outputs `d` apart form a convolution of their own, so a tile takes every
+//! `d`-th pixel.
 #![allow(unsafe_code, reason = "disjoint parts of one output are written through raw pointers")]
 
 mod transform;
@@ -46,20 +49,43 @@ impl WinogradTile {
     pub fn inputs(self) -> usize {
         self.outputs() + 2
     }
+
+    /// Outputs down and across a tile for a kernel, which is 3 or 1 long in each dimension.
+    pub(crate) fn outputs_of(self, kernel: [usize; 2]) -> [usize; 2] {
+        kernel.map(|k| if k == 3 { self.outputs() } else { 1 })
+    }
+
+    /// Inputs, and products, down and across a tile.
+    pub(crate) fn inputs_of(self, kernel: [usize; 2]) -> [usize; 2] {
+        kernel.map(|k| if k == 3 { self.inputs() } else { 1 })
+    }
+}
+
+/// Tiles along a dimension of `n` outputs where a tile takes `size` of them, `dilation` apart.
+pub(crate) fn tiles_along(n: usize, size: usize, dilation: usize) -> usize {
+    n.div_ceil(size * dilation) * dilation
 }
 
 /// Shape of the transformed weights, which does not depend on spatial sizes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WinogradWeights {
     tile: WinogradTile,
+    /// Height and width of the kernel, 3 or 1.
+    kernel: [usize; 2],
     layout: PackedLayout,
 }
 
 impl WinogradWeights {
-    /// For `channels` to `outputs` on `isa`.
+    /// For a `kernel` (height and width, 3 or 1) from `channels` to `outputs` on `isa`.
     #[must_use]
-    pub fn new(isa: Isa, tile: WinogradTile, channels: usize, outputs: usize) -> Self {
-        Self { tile, layout: PackedLayout::new(isa, channels, outputs) }
+    pub fn new(
+        isa: Isa,
+        tile: WinogradTile,
+        kernel: [usize; 2],
+        channels: usize,
+        outputs: usize,
+    ) -> Self {
+        Self { tile, kernel, layout: PackedLayout::new(isa, channels, outputs) }
     }
 
     /// Elements of the packed weights.
@@ -69,34 +95,62 @@ impl WinogradWeights {
     }
 
     fn products(&self) -> usize {
-        self.tile.inputs() * self.tile.inputs()
+        self.tile.inputs_of(self.kernel).iter().product()
     }
 
-    /// Transforms and packs `weights` `[outputs, channels, 3, 3]` to `out`.
+    /// Transforms and packs `weights` `[outputs, channels, height, width]` to `out`.
     ///
     /// # Panics
     /// If a slice is shorter than the shape says.
     pub fn pack(&self, weights: &[f32], out: &mut [f32]) {
-        let (channels, size) = (self.layout.k(), self.tile.inputs());
+        let channels = self.layout.k();
         let out = &mut out[..self.packed_len()];
-        out.fill(0.0);
         let g = kernel_matrix(self.tile);
-        for o in 0..self.layout.n() {
-            let panel = self.layout.panel(o / self.layout.width());
+        let one = [[1.0, 0.0, 0.0]];
+        let rows = |k: usize| if k == 3 { &g[..self.tile.inputs()] } else { &one[..] };
+        let [kh, kw] = self.kernel;
+        let (down, across, taps) = (rows(kh), rows(kw), kh * kw);
+        for p in self.layout.all_panels() {
+            let panel = self.layout.panel(p);
             for c in 0..channels {
-                let w = &weights[(o * channels + c) * 9..][..9];
-                let at = panel.offset + c * panel.width + o - panel.col;
-                for i in 0..size {
-                    for j in 0..size {
-                        let u: f64 =
-                            (0..9).map(|t| g[i][t / 3] * g[j][t % 3] * f64::from(w[t])).sum();
-                        out[(i * size + j) * self.layout.len() + at] = u as f32;
+                for first in (0..panel.width).step_by(PACK_LANES) {
+                    let lanes = PACK_LANES.min(panel.width - first);
+                    let mut w = [[[0.0; PACK_LANES]; 3]; 3];
+                    for l in 0..lanes.min(panel.cols.saturating_sub(first)) {
+                        let o = panel.col + first + l;
+                        let source = &weights[(o * channels + c) * taps..][..taps];
+                        for (t, tap) in source.iter().enumerate() {
+                            w[t / kw][t % kw][l] = f64::from(*tap);
+                        }
+                    }
+                    // U = G w Gᵀ, first along the columns of w.
+                    for (i, gi) in down.iter().enumerate() {
+                        let mut line = [[0.0; PACK_LANES]; 3];
+                        for (j, line) in line.iter_mut().enumerate() {
+                            for (l, v) in line.iter_mut().enumerate() {
+                                *v = gi[0] * w[0][j][l] + gi[1] * w[1][j][l] + gi[2] * w[2][j][l];
+                            }
+                        }
+                        for (j, gj) in across.iter().enumerate() {
+                            let at = (i * across.len() + j) * self.layout.len()
+                                + panel.offset
+                                + c * panel.width
+                                + first;
+                            for (l, u) in out[at..at + lanes].iter_mut().enumerate() {
+                                let sum =
+                                    gj[0] * line[0][l] + gj[1] * line[1][l] + gj[2] * line[2][l];
+                                *u = sum as f32;
+                            }
+                        }
                     }
                 }
             }
         }
     }
 }
+
+/// Outputs that are transformed at once.
+const PACK_LANES: usize = 16;
 
 /// A Winograd convolution bound to its sizes.
 #[derive(Clone, Copy, Debug)]
@@ -114,7 +168,7 @@ pub struct Winograd {
 
 /// Bytes of V and M together, so that they stay in L2 beside the weights.
 const BLOCK_BYTES: usize = 448 * 1024;
-/// Most tiles of a block.
+/// Most tiles of a block of 36 products each.
 const MAX_BLOCK: usize = 48;
 /// Work items that a plan aims at.
 const ITEMS: usize = 8;
@@ -123,14 +177,12 @@ impl Winograd {
     /// Whether the algorithm computes such a convolution.
     #[must_use]
     pub fn supports(p: &ConvParams) -> bool {
-        let same = |d: usize| p.pad[d] <= 1 && p.kernel[d] == 3;
+        let [_, kh, kw] = p.kernel;
         matches!(p.source, Source::ChannelsLast { .. })
             && p.groups == 1
             && p.stride == [1; 3]
-            && p.dilation == [1; 3]
             && (p.input[0], p.kernel[0], p.pad[0], p.output[0]) == (1, 1, 0, 1)
-            && same(1)
-            && same(2)
+            && matches!([kh, kw], [3, 3] | [1, 3] | [3, 1])
     }
 
     /// Binds a convolution, if the algorithm [`supports`](Self::supports) it.
@@ -140,13 +192,16 @@ impl Winograd {
         if !Self::supports(p) {
             return None;
         }
-        let weights = WinogradWeights::new(isa, tile, p.channels, p.outputs);
+        let kernel = [p.kernel[1], p.kernel[2]];
+        let weights = WinogradWeights::new(isa, tile, kernel, p.channels, p.outputs);
         let layout = weights.layout;
-        let grid = [p.output[1], p.output[2]].map(|n| n.div_ceil(tile.outputs()));
+        let size = tile.outputs_of(kernel);
+        let grid = [0, 1].map(|d| tiles_along(p.output[d + 1], size[d], p.dilation[d + 1]));
         let tiles = p.batch * grid[0] * grid[1];
         let per_tile = 4 * weights.products() * (p.channels + layout.width());
         let rows = Tiles::of(isa).of_width(layout.width()).len();
-        let room = (BLOCK_BYTES / per_tile / rows * rows).clamp(rows, MAX_BLOCK.max(rows));
+        let most = MAX_BLOCK * 36 / weights.products();
+        let room = (BLOCK_BYTES / per_tile / rows * rows).clamp(rows, most.max(rows));
         let blocks = tiles.div_ceil(room).max(1);
         let block = tiles.div_ceil(blocks).max(1);
         let groups = ITEMS.div_ceil(blocks).clamp(1, layout.panels().div_ceil(2).max(1));
@@ -215,6 +270,7 @@ impl Winograd {
                     size: [self.params.input[1], self.params.input[2]],
                     pad: [self.params.pad[1], self.params.pad[2]],
                     channels: self.params.channels,
+                    dilation: [self.params.dilation[1], self.params.dilation[2]],
                     grid: self.grid,
                     tiles: tiles.clone(),
                     zeros: zeros.as_ptr(),
@@ -222,7 +278,7 @@ impl Winograd {
                     v_stride: self.channel_stride(),
                     block: self.block,
                 };
-                input_block(self.isa, self.weights.tile, &input);
+                input_block(self.isa, self.weights.tile, self.weights.kernel, &input);
                 transformed = Some(block);
             }
             let first = group * self.panels_per_item;
@@ -277,6 +333,7 @@ impl Winograd {
             m_stride: layout.width(),
             block: self.block,
             size: [self.params.output[1], self.params.output[2]],
+            dilation: [self.params.dilation[1], self.params.dilation[2]],
             grid: self.grid,
             tiles,
             cols: panel.cols,
@@ -287,16 +344,16 @@ impl Winograd {
             output: args.output.wrapping_add(panel.col),
             output_stride: self.params.output_stride,
         };
-        dispatch(activation, Finish(self.isa, self.weights.tile, &output));
+        dispatch(activation, Finish(self.isa, self.weights.tile, self.weights.kernel, &output));
     }
 }
 
-struct Finish<'a>(Isa, WinogradTile, &'a OutputBlock);
+struct Finish<'a>(Isa, WinogradTile, [usize; 2], &'a OutputBlock);
 
 impl Visitor for Finish<'_> {
     #[inline(always)]
     fn visit<U: Unary>(self, u: U) {
-        output_block(self.0, u, self.1, self.2);
+        output_block(self.0, u, self.1, self.2, self.3);
     }
 }
 

@@ -122,16 +122,61 @@ fn largest_error_is_small_against_the_output() {
     }
 }
 
+/// Kernels along one dimension, dilations, and padding beyond what keeps the size.
+#[test]
+fn matches_f64_with_other_kernels_and_dilations() {
+    let cases = [
+        ([1, 1, 50, 16], [1, 3], [1, 1], [0, 1]),
+        ([2, 1, 37, 20], [1, 3], [1, 4], [0, 0]),
+        ([1, 1, 30, 17], [1, 3], [1, 16], [0, 16]),
+        ([1, 23, 5, 18], [3, 1], [3, 1], [2, 0]),
+        ([1, 13, 11, 16], [3, 3], [2, 2], [2, 2]),
+        ([2, 9, 10, 19], [3, 3], [1, 3], [0, 3]),
+        ([1, 6, 5, 16], [3, 3], [8, 8], [8, 8]),
+    ];
+    for isa in Isa::available() {
+        for tile in TILES {
+            for (shape, [kh, kw], [dh, dw], [ph, pw]) in cases {
+                let mut p = ConvParams::new_2d(shape, 21, 1, 1, 0);
+                (p.kernel, p.dilation, p.pad) = ([1, kh, kw], [1, dh, dw], [0, ph, pw]);
+                let out = |n: usize, k: usize, d: usize, pad: usize| n + 2 * pad - d * (k - 1);
+                p.output = [1, out(shape[1], kh, dh, ph), out(shape[2], kw, dw, pw)];
+                let plane = shape[1] * shape[2];
+                let (x, w) = (
+                    noise(shape[0] * plane * shape[3], 1),
+                    noise(p.outputs * p.channels * kh * kw, 2),
+                );
+                let want = reference(&p, |n, i, c| x[(n * plane + i) * shape[3] + c], &w);
+                let plan = Winograd::new(isa, tile, &p).expect("a supported shape");
+                let mut packed = vec![f32::NAN; plan.weights().packed_len()];
+                plan.weights().pack(&w, &mut packed);
+                let mut y = vec![f32::NAN; want.len()];
+                let epilogue = Epilogue::default();
+                let args = ConvArgs {
+                    input: x.as_ptr(),
+                    weights: &packed,
+                    output: y.as_mut_ptr(),
+                    epilogue,
+                };
+                run(&plan, &args);
+                for (at, (got, want)) in y.iter().zip(&want).enumerate() {
+                    let error = (f64::from(*got) - want).abs();
+                    assert!(error <= 1e-4, "{isa} {tile:?} {p:?} element {at}: {got}, want {want}");
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn refuses_other_convolutions() {
     let good = ConvParams::new_2d([1, 8, 8, 16], 16, 3, 1, 1);
     assert!(Winograd::supports(&good));
     let bad = [
         ConvParams { stride: [1, 2, 2], ..good },
-        ConvParams { dilation: [1, 2, 1], ..good },
         ConvParams { groups: 2, ..good },
-        ConvParams { kernel: [1, 3, 1], ..good },
-        ConvParams { pad: [0, 2, 1], ..good },
+        ConvParams { kernel: [1, 1, 1], ..good },
+        ConvParams { kernel: [1, 3, 5], ..good },
         ConvParams { source: Source::Planar, ..good },
         ConvParams { input: [2, 8, 8], output: [2, 8, 8], ..good },
     ];

@@ -18,6 +18,7 @@ pub(crate) struct InputBlock {
     pub(crate) size: [usize; 2],
     pub(crate) pad: [usize; 2],
     pub(crate) channels: usize,
+    pub(crate) dilation: [usize; 2],
     pub(crate) grid: [usize; 2],
     pub(crate) tiles: Range<usize>,
     /// `channels` zeros.
@@ -36,6 +37,7 @@ pub(crate) struct OutputBlock {
     pub(crate) m_stride: usize,
     pub(crate) block: usize,
     pub(crate) size: [usize; 2],
+    pub(crate) dilation: [usize; 2],
     pub(crate) grid: [usize; 2],
     pub(crate) tiles: Range<usize>,
     pub(crate) cols: usize,
@@ -77,6 +79,9 @@ pub(crate) fn kernel_matrix(tile: WinogradTile) -> [[f64; 3]; MAX] {
 #[inline(always)]
 fn input_line<S: Simd, const N: usize>(s: S, d: [S::F; MAX]) -> [S::F; MAX] {
     let mut t = d;
+    if N == 1 {
+        return t;
+    }
     if N == 4 {
         t[0] = s.sub(d[2], d[0]);
         t[1] = s.add(d[1], d[2]);
@@ -99,6 +104,9 @@ fn input_line<S: Simd, const N: usize>(s: S, d: [S::F; MAX]) -> [S::F; MAX] {
 /// Aᵀ times a line of products.
 #[inline(always)]
 fn output_line<S: Simd, const N: usize>(s: S, m: [S::F; MAX]) -> [S::F; 4] {
+    if N == 1 {
+        return [m[0]; 4];
+    }
     let (sum, difference) = (s.add(m[1], m[2]), s.sub(m[1], m[2]));
     if N == 4 {
         return [s.add(m[0], sum), s.add(difference, m[3]), m[0], m[0]];
@@ -120,32 +128,50 @@ instantiate! {
     /// Transforms the tiles of a block to V.
     ///
     /// The pointers must be valid for the block.
-    pub(crate) fn input_block(tile: WinogradTile, x: &InputBlock) = input_body;
+    pub(crate) fn input_block(tile: WinogradTile, kernel: [usize; 2], x: &InputBlock) = input_body;
     /// Transforms the products of a block to outputs and applies the epilogue.
     ///
     /// The pointers must be valid for the block.
-    pub(crate) fn output_block<U: Unary>(u: U, tile: WinogradTile, y: &OutputBlock) = output_body;
+    pub(crate) fn output_block<U: Unary>(
+        u: U, tile: WinogradTile, kernel: [usize; 2], y: &OutputBlock,
+    ) = output_body;
+}
+
+/// Outputs of a tile along a dimension of `N` inputs.
+const fn outputs_of(n: usize) -> usize {
+    if n == 1 { 1 } else { n - 2 }
+}
+
+/// The first pixel of tile `t` along a dimension, where tiles take `size` pixels `dilation` apart.
+#[inline(always)]
+fn first_of(t: usize, size: usize, dilation: usize) -> usize {
+    if dilation == 1 { t * size } else { t / dilation * size * dilation + t % dilation }
 }
 
 #[inline(always)]
-fn input_body<S: Simd>(s: S, tile: WinogradTile, x: &InputBlock) {
-    match tile {
-        WinogradTile::Two => input_tiles::<S, 4>(s, x),
-        WinogradTile::Four => input_tiles::<S, 6>(s, x),
+fn input_body<S: Simd>(s: S, tile: WinogradTile, kernel: [usize; 2], x: &InputBlock) {
+    match (tile, kernel) {
+        (WinogradTile::Two, [_, 1]) => input_tiles::<S, 4, 1>(s, x),
+        (WinogradTile::Two, [1, _]) => input_tiles::<S, 1, 4>(s, x),
+        (WinogradTile::Two, _) => input_tiles::<S, 4, 4>(s, x),
+        (WinogradTile::Four, [_, 1]) => input_tiles::<S, 6, 1>(s, x),
+        (WinogradTile::Four, [1, _]) => input_tiles::<S, 1, 6>(s, x),
+        (WinogradTile::Four, _) => input_tiles::<S, 6, 6>(s, x),
     }
 }
 
 #[inline(always)]
-fn input_tiles<S: Simd, const N: usize>(s: S, x: &InputBlock) {
-    let [height, width] = x.size;
+fn input_tiles<S: Simd, const NY: usize, const NX: usize>(s: S, x: &InputBlock) {
+    let ([height, width], [dy, dx]) = (x.size, x.dilation);
     for (at, t) in x.tiles.clone().enumerate() {
         let image = t / (x.grid[0] * x.grid[1]);
-        let (ty, tx) = (t / x.grid[1] % x.grid[0], t % x.grid[1]);
-        let mut pixels = [[x.zeros; N]; N];
+        let y0 = first_of(t / x.grid[1] % x.grid[0], outputs_of(NY), dy);
+        let x0 = first_of(t % x.grid[1], outputs_of(NX), dx);
+        let mut pixels = [[x.zeros; NX]; NY];
         for (i, line) in pixels.iter_mut().enumerate() {
-            let py = (ty * (N - 2) + i).wrapping_sub(x.pad[0]);
+            let py = (y0 + i * dy).wrapping_sub(x.pad[0]);
             for (j, p) in line.iter_mut().enumerate() {
-                let px = (tx * (N - 2) + j).wrapping_sub(x.pad[1]);
+                let px = (x0 + j * dx).wrapping_sub(x.pad[1]);
                 if py < height && px < width {
                     let pixel = (image * height + py) * width + px;
                     *p = x.input.wrapping_add(pixel * x.pixel_stride);
@@ -153,94 +179,151 @@ fn input_tiles<S: Simd, const N: usize>(s: S, x: &InputBlock) {
             }
         }
         let mut c = 0;
-        while c < x.channels {
-            let n = S::LEN.min(x.channels - c);
-            let mut lines = [[s.zero(); MAX]; N];
-            for i in 0..N {
-                let p = &pixels[i];
-                // SAFETY: every pointer is a pixel of the input or the zeros, both with all
-                // channels.
-                let load = |j: usize| unsafe { s.load_n(p[j.min(N - 1)].add(c), n) };
-                let d = if N == 4 {
-                    [load(0), load(1), load(2), load(3), s.zero(), s.zero()]
-                } else {
-                    [load(0), load(1), load(2), load(3), load(4), load(5)]
-                };
-                lines[i] = input_line::<S, N>(s, d);
-            }
-            for j in 0..N {
-                let l = &lines;
-                let d = if N == 4 {
-                    [l[0][j], l[1][j], l[2][j], l[3][j], s.zero(), s.zero()]
-                } else {
-                    [l[0][j], l[1][j], l[2][j], l[3][j], l[4 % N][j], l[5 % N][j]]
-                };
-                let t = input_line::<S, N>(s, d);
-                for i in 0..N {
-                    let row = (i * N + j) * x.block + at;
-                    // SAFETY: V has rows of `v_stride`, a multiple of 16 that covers `channels`.
-                    unsafe { s.store(x.v.add(row * x.v_stride + c), t[i]) };
-                }
-            }
-            c += n;
+        while c + S::LEN <= x.channels {
+            input_vector::<S, NY, NX, true>(s, x, &pixels, at, c, S::LEN);
+            c += S::LEN;
+        }
+        if c < x.channels {
+            input_vector::<S, NY, NX, false>(s, x, &pixels, at, c, x.channels - c);
+        }
+    }
+}
+
+/// `n` channels of tile `at` of the block, a whole vector if `FULL`.
+#[inline(always)]
+fn input_vector<S: Simd, const NY: usize, const NX: usize, const FULL: bool>(
+    s: S,
+    x: &InputBlock,
+    pixels: &[[*const f32; NX]; NY],
+    at: usize,
+    c: usize,
+    n: usize,
+) {
+    let mut lines = [[s.zero(); MAX]; NY];
+    for i in 0..NY {
+        let mut d = [s.zero(); MAX];
+        for j in 0..NX {
+            // SAFETY: every pointer is a pixel of the input or the zeros, both with all channels.
+            d[j] = unsafe {
+                let p = pixels[i][j].add(c);
+                if FULL { s.load(p) } else { s.load_n(p, n) }
+            };
+        }
+        lines[i] = input_line::<S, NX>(s, d);
+    }
+    for j in 0..NX {
+        let mut d = [s.zero(); MAX];
+        for i in 0..NY {
+            d[i] = lines[i][j];
+        }
+        let t = input_line::<S, NY>(s, d);
+        for i in 0..NY {
+            let row = (i * NX + j) * x.block + at;
+            // SAFETY: V has rows of `v_stride`, a multiple of 16 that covers `channels`.
+            unsafe { s.store(x.v.add(row * x.v_stride + c), t[i]) };
         }
     }
 }
 
 #[inline(always)]
-fn output_body<S: Bits, U: Unary>(s: S, u: U, tile: WinogradTile, y: &OutputBlock) {
-    match tile {
-        WinogradTile::Two => output_tiles::<S, U, 4>(s, u, y),
-        WinogradTile::Four => output_tiles::<S, U, 6>(s, u, y),
+fn output_body<S: Bits, U: Unary>(
+    s: S,
+    u: U,
+    tile: WinogradTile,
+    kernel: [usize; 2],
+    y: &OutputBlock,
+) {
+    match (tile, kernel) {
+        (WinogradTile::Two, [_, 1]) => output_tiles::<S, U, 4, 1>(s, u, y),
+        (WinogradTile::Two, [1, _]) => output_tiles::<S, U, 1, 4>(s, u, y),
+        (WinogradTile::Two, _) => output_tiles::<S, U, 4, 4>(s, u, y),
+        (WinogradTile::Four, [_, 1]) => output_tiles::<S, U, 6, 1>(s, u, y),
+        (WinogradTile::Four, [1, _]) => output_tiles::<S, U, 1, 6>(s, u, y),
+        (WinogradTile::Four, _) => output_tiles::<S, U, 6, 6>(s, u, y),
     }
 }
 
 #[inline(always)]
-fn output_tiles<S: Bits, U: Unary, const N: usize>(s: S, u: U, y: &OutputBlock) {
-    let [height, width] = y.size;
-    let size = N - 2;
+fn output_tiles<S: Bits, U: Unary, const NY: usize, const NX: usize>(s: S, u: U, y: &OutputBlock) {
+    let ([height, width], [dy, dx]) = (y.size, y.dilation);
     for (at, t) in y.tiles.clone().enumerate() {
         let image = t / (y.grid[0] * y.grid[1]);
-        let (oy, ox) = (t / y.grid[1] % y.grid[0] * size, t % y.grid[1] * size);
+        let oy = first_of(t / y.grid[1] % y.grid[0], outputs_of(NY), dy);
+        let ox = first_of(t % y.grid[1], outputs_of(NX), dx);
+        let rows = outputs_of(NY).min(height.saturating_sub(oy).div_ceil(dy));
+        let columns = outputs_of(NX).min(width.saturating_sub(ox).div_ceil(dx));
+        if rows * columns == 0 {
+            continue;
+        }
+        let place = Place { at, image, oy, ox, rows, columns };
         let mut c = 0;
-        while c < y.cols {
-            let n = S::LEN.min(y.cols - c);
-            // SAFETY: M has whole vectors in every row; the first `n` lanes of bias, residual
-            // and output exist for every pixel inside the output.
-            unsafe {
-                let bias = if y.bias.is_null() { s.zero() } else { s.load_n(y.bias.add(c), n) };
-                let mut lines = [[s.zero(); MAX]; 4];
-                for j in 0..N {
-                    let m = y.m.add((j * y.block + at) * y.m_stride + c);
-                    let step = N * y.block * y.m_stride;
-                    let mut d = [s.zero(); MAX];
-                    for i in 0..N {
-                        d[i] = s.load(m.add(i * step));
-                    }
-                    let t = output_line::<S, N>(s, d);
-                    for i in 0..size {
-                        lines[i][j] = t[i];
-                    }
-                }
-                for i in 0..size.min(height - oy) {
-                    let t = output_line::<S, N>(s, lines[i]);
-                    for j in 0..size.min(width - ox) {
-                        let pixel = (image * height + oy + i) * width + ox + j;
-                        let mut v = s.add(t[j], bias);
-                        if y.residual.is_null() {
-                            v = u.eval(s, v);
-                        } else {
-                            let r = s.load_n(y.residual.add(pixel * y.residual_stride + c), n);
-                            v = match y.place {
-                                ResidualPlace::BeforeActivation => u.eval(s, s.add(v, r)),
-                                ResidualPlace::AfterActivation => s.add(u.eval(s, v), r),
-                            };
-                        }
-                        s.store_n(y.output.add(pixel * y.output_stride + c), v, n);
-                    }
-                }
+        while c + S::LEN <= y.cols {
+            output_vector::<S, U, NY, NX, true>(s, u, y, place, c, S::LEN);
+            c += S::LEN;
+        }
+        if c < y.cols {
+            output_vector::<S, U, NY, NX, false>(s, u, y, place, c, y.cols - c);
+        }
+    }
+}
+
+/// Where a tile is in the block and in the output.
+#[derive(Clone, Copy)]
+struct Place {
+    at: usize,
+    image: usize,
+    oy: usize,
+    ox: usize,
+    rows: usize,
+    columns: usize,
+}
+
+/// `n` outputs of a tile, a whole vector if `FULL`.
+#[inline(always)]
+fn output_vector<S: Bits, U: Unary, const NY: usize, const NX: usize, const FULL: bool>(
+    s: S,
+    u: U,
+    y: &OutputBlock,
+    p: Place,
+    c: usize,
+    n: usize,
+) {
+    let ([height, width], [dy, dx]) = (y.size, y.dilation);
+    // SAFETY: M has whole vectors in every row; the first `n` lanes of bias, residual and output exist for every pixel
+    // inside the output; `FULL` means that `n` is the whole vector.
+    unsafe {
+        let load = |p: *const f32| if FULL { s.load(p) } else { s.load_n(p, n) };
+        let bias = if y.bias.is_null() { s.zero() } else { load(y.bias.add(c)) };
+        let mut lines = [[s.zero(); MAX]; 4];
+        for j in 0..NX {
+            let m = y.m.add((j * y.block + p.at) * y.m_stride + c);
+            let step = NX * y.block * y.m_stride;
+            let mut d = [s.zero(); MAX];
+            for i in 0..NY {
+                d[i] = s.load(m.add(i * step));
             }
-            c += n;
+            let t = output_line::<S, NY>(s, d);
+            for i in 0..outputs_of(NY) {
+                lines[i][j] = t[i];
+            }
+        }
+        for i in 0..p.rows {
+            let t = output_line::<S, NX>(s, lines[i]);
+            for j in 0..p.columns {
+                let pixel = (p.image * height + p.oy + i * dy) * width + p.ox + j * dx;
+                let mut v = s.add(t[j], bias);
+                if y.residual.is_null() {
+                    v = u.eval(s, v);
+                } else {
+                    let r = load(y.residual.add(pixel * y.residual_stride + c));
+                    v = match y.place {
+                        ResidualPlace::BeforeActivation => u.eval(s, s.add(v, r)),
+                        ResidualPlace::AfterActivation => s.add(u.eval(s, v), r),
+                    };
+                }
+                let out = y.output.add(pixel * y.output_stride + c);
+                if FULL { s.store(out, v) } else { s.store_n(out, v, n) }
+            }
         }
     }
 }
