@@ -14,8 +14,12 @@ use crate::{
 pub(crate) fn prepare(model: &Model) -> Result<Model> {
     let mut model = model.clone();
     ov_core::pass::simplify(&mut model)?;
+    if lower::integer::integers(&mut model)? {
+        ov_core::pass::simplify(&mut model)?;
+    }
     let mut model = lower::layout::channels_last(&model)?;
     lower::fuse::fuse(&mut model)?;
+    lower::integer_fuse::fuse(&mut model)?;
     Ok(model)
 }
 

@@ -9,6 +9,7 @@
 #![allow(unsafe_code, reason = "disjoint ranges of one result are written through a raw pointer")]
 
 mod epilogue;
+pub(crate) mod int8;
 mod layout;
 mod pack;
 mod partition;

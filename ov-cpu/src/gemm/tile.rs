@@ -128,6 +128,8 @@ macro_rules! unroll {
     }};
 }
 
+pub(crate) use unroll;
+
 /// `KU` sets of accumulators take turns over k, so that tiles of few rows are not bound by the
 /// latency of FMA.
 #[inline(always)]

@@ -5,6 +5,7 @@ pub mod conv;
 pub mod depthwise;
 pub mod eltwise;
 pub mod gather;
+pub mod int8;
 pub mod norm;
 pub mod out;
 pub mod pooling;

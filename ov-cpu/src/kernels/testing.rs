@@ -26,3 +26,8 @@ pub(crate) fn assert_close(y: &[f32], e: &[f64], tolerance: f64, what: &str) {
         );
     }
 }
+
+/// `n` bytes, the same for a seed on every machine.
+pub(crate) fn bytes(n: usize, seed: u32) -> Vec<u8> {
+    values(n, seed).iter().map(|v| (v * 64.0 + 128.0) as u8).collect()
+}

@@ -5,6 +5,7 @@
 //! moves). Convolutions and pools read and give channels-last; operators that do not care follow their inputs, with
 //! their axes turned; everything else reads plain.
 
+mod quantized;
 mod rules;
 
 use std::collections::HashMap;

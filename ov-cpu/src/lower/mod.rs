@@ -1,6 +1,8 @@
 //! Lowering: a model becomes a program with kernels chosen and weights packed.
 
 pub(crate) mod fuse;
+pub(crate) mod integer;
+pub(crate) mod integer_fuse;
 pub(crate) mod layout;
 
 use std::collections::HashMap;

@@ -51,7 +51,7 @@ fn op(op: &dyn Op) -> &FusedConvolution {
 }
 
 /// Extents with ones in front, as kernels count three spatial axes.
-fn three<T: Copy>(values: impl IntoIterator<Item = T>, fill: T) -> [T; 3] {
+pub(super) fn three<T: Copy>(values: impl IntoIterator<Item = T>, fill: T) -> [T; 3] {
     let mut all = [fill; 3];
     let values: Vec<T> = values.into_iter().collect();
     let skip = 3usize.saturating_sub(values.len());
@@ -61,7 +61,7 @@ fn three<T: Copy>(values: impl IntoIterator<Item = T>, fill: T) -> [T; 3] {
     all
 }
 
-fn pad_of(w: &Window) -> usize {
+pub(super) fn pad_of(w: &Window) -> usize {
     usize::try_from(w.begin).unwrap_or(0)
 }
 

@@ -5,11 +5,15 @@ mod convert;
 mod convolution;
 mod cost;
 mod eltwise;
+mod integer;
+mod integer_depthwise;
+mod integer_lstm;
 mod matmul;
 mod movement;
 mod pad;
 mod pooling;
 mod product;
+mod quantize;
 mod reference;
 mod resize;
 mod rows;
@@ -336,6 +340,10 @@ impl fmt::Debug for KernelEntry {
 const FAMILIES: &[&[KernelEntry]] = &[
     convolution::KERNELS,
     matmul::KERNELS,
+    integer_depthwise::KERNELS,
+    integer::KERNELS,
+    integer_lstm::KERNELS,
+    quantize::KERNELS,
     pooling::KERNELS,
     movement::KERNELS,
     pad::KERNELS,

@@ -2,18 +2,26 @@
 
 use std::ops::Range;
 
-use ov_core::op::{OpAttributes, OpResult};
+use ov_core::{
+    ElementType,
+    op::{OpAttributes, OpResult},
+};
 
 use super::{BindContext, Bound, Choice, Io, KernelEntry, NodeView, Reject, Step, cost};
 use crate::{
-    kernels::pooling::{PoolKind, Window, pool_f32},
+    kernels::{
+        int8::{max_pool_i8, max_pool_u8},
+        pooling::{PoolKind, Window, pool_f32},
+    },
     ops::pooling::{PoolLast, PoolMode},
     simd::Isa,
 };
 
 /// Kernels of this family.
-pub(super) const KERNELS: &[KernelEntry] =
-    &[KernelEntry { name: "pool_f32", ops: &[PoolLast::KIND], select, bind }];
+pub(super) const KERNELS: &[KernelEntry] = &[
+    KernelEntry { name: "pool_f32", ops: &[PoolLast::KIND], select, bind },
+    KernelEntry { name: "max_pool_int8", ops: &[PoolLast::KIND], select: select_bytes, bind },
+];
 
 fn op(op: &dyn ov_core::op::Op) -> &PoolLast {
     op.downcast().expect("the table lists these kernels for this operator only")
@@ -21,6 +29,18 @@ fn op(op: &dyn ov_core::op::Op) -> &PoolLast {
 
 fn select(view: &NodeView<'_>) -> Result<Choice, Reject> {
     view.expect_f32(&[])?;
+    check(view)
+}
+
+fn select_bytes(view: &NodeView<'_>) -> Result<Choice, Reject> {
+    let ty = view.inputs[0].element_type;
+    if !matches!(ty, ElementType::U8 | ElementType::I8) || op(view.op).mode != PoolMode::Max {
+        return Err("takes the largest of u8 or i8".into());
+    }
+    check(view)
+}
+
+fn check(view: &NodeView<'_>) -> Result<Choice, Reject> {
     if !(3..=5).contains(&view.rank(0)?) {
         return Err("takes one to three spatial axes".into());
     }
@@ -59,6 +79,7 @@ fn bind(cx: &BindContext<'_>) -> OpResult<Bound> {
     let taps: usize = window.kernel.iter().product();
     Bound::step(PoolStep {
         isa: cx.isa,
+        element_type: cx.inputs[0].element_type,
         kind: match pool.mode {
             PoolMode::Max => PoolKind::Max,
             PoolMode::Average => PoolKind::Average,
@@ -77,6 +98,7 @@ fn bind(cx: &BindContext<'_>) -> OpResult<Bound> {
 #[derive(Debug)]
 struct PoolStep {
     isa: Isa,
+    element_type: ElementType,
     kind: PoolKind,
     window: Window,
     channels: usize,
@@ -94,6 +116,18 @@ impl Step for PoolStep {
     }
 
     fn run(&self, io: &Io<'_>, range: Range<usize>, _: &mut [u8]) -> OpResult<()> {
+        let (window, channels) = (&self.window, self.channels);
+        match self.element_type {
+            ElementType::U8 => {
+                max_pool_u8(self.isa, window, channels, io.input(0), &io.output(0), range);
+                return Ok(());
+            }
+            ElementType::I8 => {
+                max_pool_i8(self.isa, window, channels, io.input(0), &io.output(0), range);
+                return Ok(());
+            }
+            _ => {}
+        }
         pool_f32(
             self.isa,
             self.kind,

@@ -2,14 +2,17 @@
 
 pub(crate) mod activation;
 pub mod convolution;
+pub mod integer;
 pub(crate) mod layout;
 pub mod matmul;
 pub mod pooling;
+pub mod quantize;
 
 use ov_core::op::{self, Op, OpEntry};
 
 /// The CPU device's own operators.
-const OPS: &[&[OpEntry]] = &[convolution::OPS, matmul::OPS, pooling::OPS];
+const OPS: &[&[OpEntry]] =
+    &[convolution::OPS, integer::OPS, matmul::OPS, pooling::OPS, quantize::OPS];
 
 /// An operator with default attributes, by exact name and version.
 #[must_use]

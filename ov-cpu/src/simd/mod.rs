@@ -4,6 +4,7 @@ use std::fmt;
 
 pub mod activation;
 pub mod bits;
+pub mod bytes;
 pub mod denormals;
 pub mod lanes;
 pub mod math;

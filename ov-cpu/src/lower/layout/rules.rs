@@ -14,11 +14,13 @@ use ov_core::{
     },
 };
 
-use super::{Layout, padded_rank};
+use super::{Layout, padded_rank, quantized};
 use crate::ops::{
     convolution::FusedConvolution,
+    integer::IntegerConvolution,
     layout::{permute, to_last, to_planar},
     pooling::{PoolLast, PoolMode},
+    quantize::IntegerAdd,
 };
 
 /// Element-wise operators of any number of inputs that broadcast.
@@ -87,7 +89,7 @@ const ELEMENT_WISE: &[&str] = &[
 ];
 
 /// Inputs beyond this many channels are turned once rather than read planar by a convolution.
-const PLANAR_CHANNELS: usize = 8;
+pub(super) const PLANAR_CHANNELS: usize = 8;
 
 /// Adds the node channels-last; false when it must stay plain.
 pub(super) fn apply(layout: &mut Layout<'_>, id: NodeId) -> Result<bool> {
@@ -115,6 +117,12 @@ pub(super) fn apply(layout: &mut Layout<'_>, id: NodeId) -> Result<bool> {
         };
         return convolution(layout, id, fused, true);
     }
+    if op.is::<IntegerConvolution>() {
+        return quantized::convolution(layout, id);
+    }
+    if op.is::<IntegerAdd>() {
+        return quantized::add(layout, id);
+    }
     if let Some(pool) = pool(op) {
         return pooling(layout, id, pool);
     }
@@ -132,6 +140,9 @@ pub(super) fn apply(layout: &mut Layout<'_>, id: NodeId) -> Result<bool> {
     let Some(rank) = layout.shape(data).rank() else { return Ok(false) };
     match name {
         "Transpose" if op.is::<Transpose>() => transpose(layout, id, data, rank),
+        "QuantizeLinear" | "DequantizeLinear" | "DynamicQuantizeLinear" => {
+            quantized::element_wise(layout, id, data, rank)
+        }
         "ShapeOf" => shape_of(layout, id, data, rank),
         "SoftMax" | "LogSoftmax" => turned_attribute(layout, id, data, rank),
         "Split" | "VariadicSplit" => turned_input(layout, id, data, rank, 1),
@@ -145,7 +156,7 @@ pub(super) fn apply(layout: &mut Layout<'_>, id: NodeId) -> Result<bool> {
 }
 
 /// Where axis `axis` of a plain tensor is when it lies channels-last.
-fn turned(axis: i64, rank: usize) -> Option<i64> {
+pub(super) fn turned(axis: i64, rank: usize) -> Option<i64> {
     let axis = normalize_axis(axis, rank).ok()?;
     to_last(rank).iter().position(|a| *a == axis).map(|a| a as i64)
 }
@@ -221,9 +232,10 @@ fn pooling(layout: &mut Layout<'_>, id: NodeId, pool: PoolLast) -> Result<bool> 
     let indices_used = layout.old.uses(Value { node: id, output: 1 }).count() > 0
         || layout.old.is_output(Value { node: id, output: 1 });
     let rank = layout.shape(x).rank();
+    let bytes = matches!(layout.old.element_type(x), ElementType::U8 | ElementType::I8);
     if indices_used
         || !rank.is_some_and(|r| (3..=5).contains(&r))
-        || layout.old.element_type(x) != ElementType::F32
+        || !(layout.old.element_type(x) == ElementType::F32 || bytes && pool.mode == PoolMode::Max)
     {
         return Ok(false);
     }
@@ -444,7 +456,7 @@ impl AttributeVisitor for AxisAttribute {
 }
 
 /// The `axis` attribute of an operator, replaced when `set` is given.
-fn axis_attribute(op: &mut dyn Op, set: Option<i64>) -> Option<i64> {
+pub(super) fn axis_attribute(op: &mut dyn Op, set: Option<i64>) -> Option<i64> {
     let mut visitor = AxisAttribute { set, found: None };
     op.visit_attributes(&mut visitor).ok()?;
     visitor.found

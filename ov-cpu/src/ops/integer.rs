@@ -1,0 +1,326 @@
+//! Convolution and matrix product of 8-bit integers with constant weights, with what follows them fused.
+
+use ov_core::{
+    ElementType, PartialShape, Tensor, define_op,
+    op::{
+        InferContext, InputInfo, Op, OpEntry, OpError, OpResult, OpRules, OutputType,
+        convolution::{Convolution, GroupConvolution},
+        matmul::MatMul,
+        present,
+        window::{AutoPad, Window},
+    },
+};
+
+use super::{
+    activation,
+    layout::{permute, permute_shape, to_last, to_planar},
+};
+use crate::simd::activation::Activation;
+
+/// The inputs that both operators have.
+///
+/// x and w are `i8` or `u8`. Inputs from [`OUTPUT_SCALE`](Self::OUTPUT_SCALE) on are there when the output is not
+/// `f32`; earlier ones may be absent where that is said.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Port;
+
+impl Port {
+    /// The data.
+    pub(crate) const X: usize = 0;
+    /// The weights, a constant.
+    pub(crate) const W: usize = 1;
+    /// Zero point of x, one element of its type, or absent.
+    pub(crate) const X_ZERO: usize = 2;
+    /// Zero point of w, a constant of its type: absent, one element, or one per output channel.
+    pub(crate) const W_ZERO: usize = 3;
+    /// What sums are multiplied by: one `f32`, or one per output channel.
+    pub(crate) const SCALE: usize = 4;
+    /// One `f32` per output channel, constant, or absent.
+    pub(crate) const BIAS: usize = 5;
+    /// An `f32` tensor of the output's shape, or absent.
+    pub(crate) const RESIDUAL: usize = 6;
+    /// Size of a step of the output, one `f32`.
+    pub(crate) const OUTPUT_SCALE: usize = 7;
+    /// Zero point of the output, one element of its type.
+    pub(crate) const OUTPUT_ZERO: usize = 8;
+}
+
+macro_rules! fused_attributes {
+    ($op:ident) => {
+        impl $op {
+            /// The activation.
+            ///
+            /// # Errors
+            /// When the number is not known.
+            pub fn activation(&self) -> OpResult<Activation> {
+                activation::from_attributes(self.activation, &self.activation_params)
+            }
+
+            /// Sets the activation.
+            pub fn set_activation(&mut self, activation: Activation) {
+                (self.activation, self.activation_params) = activation::to_attributes(activation);
+            }
+
+            fn finish(&self, sums: &Tensor, inputs: &[Tensor]) -> OpResult<Tensor> {
+                finish(sums, inputs, self.activation()?, self.residual_after, self.output_type)
+            }
+        }
+    };
+}
+
+define_op! {
+    /// `act(conv(x - x_zero, w - w_zero) scale + bias + residual)` or `act(… + bias) + residual`, quantized unless the
+    /// output is `f32`; see [`Port`] for the inputs.
+    ///
+    /// x is `[n, c, …]`, w `[o, c / groups, k…]`, the output `[n, o, …]`; `[n, …, c]` and `[n, …, o]` when `last`.
+    pub struct IntegerConvolution("IntegerConvolution", 0) {
+        /// As in `Convolution`.
+        strides: Vec<i64> = Vec::new(),
+        /// As in `Convolution`.
+        dilations: Vec<i64> = Vec::new(),
+        /// As in `Convolution`.
+        pads_begin: Vec<i64> = Vec::new(),
+        /// As in `Convolution`.
+        pads_end: Vec<i64> = Vec::new(),
+        /// As in `Convolution`.
+        auto_pad: AutoPad = AutoPad::Explicit,
+        /// Groups of channels.
+        groups: i64 = 1,
+        /// Whether the output is channels-last, and x too unless it is `planar`.
+        last: bool = false,
+        /// Whether x is planar although the output is channels-last.
+        planar: bool = false,
+        /// Number of the activation (see [`Activation::to_parts`]).
+        activation: i64 = 0,
+        /// Its parameters.
+        activation_params: Vec<f64> = Vec::new(),
+        /// Whether the residual is added after the activation.
+        residual_after: bool = false,
+        /// `f32`, `u8` or `i8`.
+        output_type: ElementType = ElementType::F32,
+    }
+}
+
+fused_attributes!(IntegerConvolution);
+
+impl IntegerConvolution {
+    /// The windows over an input of these spatial extents, padding resolved.
+    ///
+    /// # Errors
+    /// When an attribute is not valid.
+    pub fn windows(&self, kernel: &[usize], input: &[usize]) -> OpResult<Vec<Window>> {
+        let windows = Window::from_attributes(
+            kernel,
+            &self.strides,
+            &self.dilations,
+            &self.pads_begin,
+            &self.pads_end,
+        )?;
+        Ok(windows.into_iter().zip(input).map(|(w, e)| w.padded(self.auto_pad, *e)).collect())
+    }
+
+    fn x_is_last(&self) -> bool {
+        self.last && !self.planar
+    }
+
+    /// The same convolution of planar integers, and the shape of its filters.
+    fn plain(&self, filters: &PartialShape) -> OpResult<(Box<dyn Op>, PartialShape)> {
+        let (strides, dilations) = (self.strides.clone(), self.dilations.clone());
+        let (pads_begin, pads_end, auto_pad) =
+            (self.pads_begin.clone(), self.pads_end.clone(), self.auto_pad);
+        if self.groups == 1 {
+            let op = Convolution { strides, dilations, pads_begin, pads_end, auto_pad };
+            return Ok((Box::new(op), filters.clone()));
+        }
+        let groups = usize::try_from(self.groups).ok().filter(|g| *g > 0);
+        let shape = groups.and_then(|g| {
+            filters.to_shape().filter(|s| s.rank() > 2 && s[0].is_multiple_of(g)).map(|s| (g, s))
+        });
+        let (groups, shape) = shape.ok_or_else(|| OpError::Input {
+            index: Port::W,
+            got: filters.to_string(),
+            expected: format!("filters for {} groups", self.groups),
+        })?;
+        let mut dims = vec![groups, shape[0] / groups];
+        dims.extend_from_slice(&shape[1..]);
+        let op = GroupConvolution { strides, dilations, pads_begin, pads_end, auto_pad };
+        Ok((Box::new(op), ov_core::Shape::from(dims).into()))
+    }
+}
+
+impl OpRules for IntegerConvolution {
+    fn infer(&self, cx: &InferContext<'_>) -> OpResult<Vec<OutputType>> {
+        check(cx, self.output_type)?;
+        let (x, w) = (cx.input(Port::X)?, cx.input(Port::W)?);
+        let Some(rank) = x.shape.rank() else {
+            return Ok(vec![OutputType::new(self.output_type, PartialShape::dynamic())]);
+        };
+        let planar = if self.x_is_last() {
+            permute_shape(x.shape, &to_planar(rank))
+        } else {
+            x.shape.clone()
+        };
+        let (op, filters) = self.plain(w.shape)?;
+        let infos = [
+            InputInfo { shape: &planar, value: None, dims: None, element_type: ElementType::I32 },
+            InputInfo { shape: &filters, value: None, dims: None, element_type: ElementType::I32 },
+        ];
+        let types = op.infer(&InferContext { inputs: &infos })?;
+        let shape = types.first().map_or_else(PartialShape::dynamic, |t| t.shape.clone());
+        let shape = if self.last { permute_shape(&shape, &to_last(rank)) } else { shape };
+        Ok(vec![OutputType::new(self.output_type, shape)])
+    }
+
+    fn evaluate(&self, inputs: &[Tensor]) -> OpResult<Vec<Tensor>> {
+        let rank = inputs[Port::X].rank();
+        let x = centred(inputs, Port::X, Port::X_ZERO, 1)?;
+        let x = if self.x_is_last() { permute(&x, &to_planar(rank))?.to_contiguous() } else { x };
+        let w = &inputs[Port::W];
+        let per_output = w.len() / w.shape().first().copied().unwrap_or(1).max(1);
+        let w = centred(inputs, Port::W, Port::W_ZERO, per_output)?;
+        let (op, filters) = self.plain(&w.shape().into())?;
+        let w = w.reshape(filters.to_shape().unwrap_or_default())?;
+        let sums = op.evaluate(&[x, w])?;
+        let sums = permute(&sums[0], &to_last(rank))?.to_contiguous();
+        let y = self.finish(&sums, inputs)?;
+        Ok(vec![if self.last { y } else { permute(&y, &to_planar(rank))?.to_contiguous() }])
+    }
+}
+
+define_op! {
+    /// `act((x - x_zero) (w - w_zero) scale + bias + residual)` or `act(… + bias) + residual`, quantized unless the
+    /// output is `f32`; see [`Port`] for the inputs.
+    ///
+    /// x is `[…, k]`, w `[k, n]` (`[n, k]` when `transpose_b`), the output `[…, n]`.
+    pub struct IntegerProduct("IntegerProduct", 0) {
+        /// Whether w is `[n, k]`.
+        transpose_b: bool = false,
+        /// Number of the activation (see [`Activation::to_parts`]).
+        activation: i64 = 0,
+        /// Its parameters.
+        activation_params: Vec<f64> = Vec::new(),
+        /// Whether the residual is added after the activation.
+        residual_after: bool = false,
+        /// `f32`, `u8` or `i8`.
+        output_type: ElementType = ElementType::F32,
+    }
+}
+
+fused_attributes!(IntegerProduct);
+
+impl IntegerProduct {
+    fn product(&self) -> MatMul {
+        MatMul { transpose_a: false, transpose_b: self.transpose_b }
+    }
+}
+
+impl OpRules for IntegerProduct {
+    fn infer(&self, cx: &InferContext<'_>) -> OpResult<Vec<OutputType>> {
+        check(cx, self.output_type)?;
+        let (x, w) = (cx.input(Port::X)?, cx.input(Port::W)?);
+        let infos = [
+            InputInfo { value: None, dims: None, element_type: ElementType::I32, ..x },
+            InputInfo { value: None, dims: None, element_type: ElementType::I32, ..w },
+        ];
+        let types = Op::infer(&self.product(), &InferContext { inputs: &infos })?;
+        let shape = types.first().map_or_else(PartialShape::dynamic, |t| t.shape.clone());
+        Ok(vec![OutputType::new(self.output_type, shape)])
+    }
+
+    fn evaluate(&self, inputs: &[Tensor]) -> OpResult<Vec<Tensor>> {
+        let x = centred(inputs, Port::X, Port::X_ZERO, 1)?;
+        let run =
+            if self.transpose_b { inputs[Port::W].shape().last().copied().unwrap_or(1) } else { 1 };
+        let w = centred(inputs, Port::W, Port::W_ZERO, run)?;
+        let sums = Op::evaluate(&self.product(), &[x, w])?;
+        Ok(vec![self.finish(&sums[0], inputs)?])
+    }
+}
+
+/// Checks the inputs that both operators have.
+fn check(cx: &InferContext<'_>, output_type: ElementType) -> OpResult<()> {
+    let bytes = |t: ElementType| matches!(t, ElementType::I8 | ElementType::U8);
+    let count =
+        if output_type == ElementType::F32 { Port::SCALE + 1 } else { Port::OUTPUT_ZERO + 1 };
+    cx.expect_inputs(count..=Port::OUTPUT_ZERO + 1)?;
+    for (index, zero) in [(Port::X, Port::X_ZERO), (Port::W, Port::W_ZERO)] {
+        cx.expect_type(index, "i8 or u8", bytes)?;
+        if cx.is_present(zero) {
+            let ty = cx.element_type(index);
+            cx.expect_type(zero, "the type of what it belongs to", |t| t == ty)?;
+        }
+    }
+    if !bytes(output_type) && output_type != ElementType::F32 {
+        return Err(OpError::Attribute {
+            name: "output_type",
+            got: output_type.to_string(),
+            expected: "f32, i8 or u8".to_owned(),
+        });
+    }
+    if bytes(output_type) {
+        cx.expect_type(Port::OUTPUT_ZERO, "the type of the output", |t| t == output_type)?;
+        cx.expect_type(Port::OUTPUT_SCALE, "f32", |t| t == ElementType::F32)?;
+    }
+    cx.expect_type(Port::SCALE, "f32", |t| t == ElementType::F32)
+}
+
+/// Input `index` less its zero point, in `i32`; zero points change every `run` elements.
+fn centred(inputs: &[Tensor], index: usize, zero: usize, run: usize) -> OpResult<Tensor> {
+    let t = &inputs[index];
+    let zeros = present(inputs, zero).map(Tensor::to_i64_vec).transpose()?.unwrap_or_default();
+    let values = t.to_i64_vec()?;
+    let values = values.iter().enumerate().map(|(i, v)| {
+        let zero = match zeros.len() {
+            0 => 0,
+            n => zeros[i / run.max(1) % n],
+        };
+        (v - zero) as i32
+    });
+    Ok(Tensor::from_vec(t.shape().clone(), values.collect())?)
+}
+
+/// What follows the sums, whose last axis is that of the output channels.
+fn finish(
+    sums: &Tensor,
+    inputs: &[Tensor],
+    activation: Activation,
+    residual_after: bool,
+    output_type: ElementType,
+) -> OpResult<Tensor> {
+    let list = |port: usize| -> OpResult<Vec<f64>> {
+        Ok(present(inputs, port).map(Tensor::to_f64_vec).transpose()?.unwrap_or_default())
+    };
+    let (scale, bias, residual) = (list(Port::SCALE)?, list(Port::BIAS)?, list(Port::RESIDUAL)?);
+    let sums_list = sums.to_i64_vec()?;
+    let n = sums.shape().last().copied().unwrap_or(1).max(1);
+    let pick = |v: &[f64], i: usize| match v.len() {
+        0 => 0.0,
+        1 => v[0],
+        len => v[i % n % len],
+    };
+    let values = sums_list.iter().enumerate().map(|(i, sum)| {
+        let x = f64::from(*sum as f32) * pick(&scale, i) + pick(&bias, i);
+        let r = residual.get(i).copied().unwrap_or(0.0);
+        if residual_after {
+            activation::exact(activation, x) + r
+        } else {
+            activation::exact(activation, x + r)
+        }
+    });
+    let shape = sums.shape().clone();
+    if output_type == ElementType::F32 {
+        return Ok(Tensor::from_vec(shape, values.map(|v| v as f32).collect())?);
+    }
+    let (step, zero) = (list(Port::OUTPUT_SCALE)?, list(Port::OUTPUT_ZERO)?);
+    let (step, zero) = (pick(&step, 0) as f32, pick(&zero, 0) as f32);
+    let quantized = values.map(|v| (v as f32 * (1.0 / step)).round_ties_even() + zero);
+    Ok(if output_type == ElementType::I8 {
+        Tensor::from_vec(shape, quantized.map(|v| v.clamp(-128.0, 127.0) as i8).collect())?
+    } else {
+        Tensor::from_vec(shape, quantized.map(|v| v.clamp(0.0, 255.0) as u8).collect())?
+    })
+}
+
+/// Operators of this family.
+pub(super) const OPS: &[OpEntry] =
+    &[OpEntry::of::<IntegerConvolution>(), OpEntry::of::<IntegerProduct>()];
