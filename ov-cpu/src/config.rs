@@ -14,7 +14,7 @@ use ov_core::{
     },
 };
 
-use crate::{DEVICE_NAME, simd::Isa, topology::Topology};
+use crate::{DEVICE_NAME, lower::Options, simd::Isa, topology::Topology};
 
 /// How long idle threads of a latency stream poll before they sleep.
 const LATENCY_SPIN: Duration = Duration::from_micros(200);
@@ -124,6 +124,8 @@ impl CpuConfig {
             }
             .into());
         }
+        let execution_mode = map.get_or(hint::EXECUTION_MODE, ExecutionMode::Performance)?;
+        let isa = Isa::detect();
         let compilation_threads = match map.get_or(streams::COMPILATION_NUM_THREADS, 0)? as usize {
             0 => topology.limit(usize::MAX),
             n => topology.limit(n),
@@ -134,16 +136,21 @@ impl CpuConfig {
             streams,
             threads,
             compilation_threads,
-            // Kernels compute in f32, whatever narrower type is allowed.
-            precision: ElementType::F32,
-            execution_mode: map.get_or(hint::EXECUTION_MODE, ExecutionMode::Performance)?,
+            precision: effective_precision(precision, execution_mode, isa),
+            execution_mode,
             priority: map.get_or(hint::MODEL_PRIORITY, Priority::Medium)?,
             pinning: map.get_or(hint::ENABLE_CPU_PINNING, false)?,
             hyper_threading,
             core_type: map.get_or(hint::SCHEDULING_CORE_TYPE, SchedulingCoreType::AnyCore)?,
             profiling: map.get_or(info::ENABLE_PROFILING, false)?,
-            isa: Isa::detect(),
+            isa,
         })
+    }
+
+    /// What lowering decides by.
+    #[must_use]
+    pub fn options(&self) -> Options {
+        Options { isa: self.isa, bf16: self.precision == ElementType::Bf16 }
     }
 
     /// Threads of one stream, its caller included.
@@ -201,6 +208,16 @@ impl CpuConfig {
             _ => return None,
         })
     }
+}
+
+/// bf16 where it was asked for, or left open while speed goes before accuracy, and the processor multiplies it; else f32.
+fn effective_precision(wanted: ElementType, mode: ExecutionMode, isa: Isa) -> ElementType {
+    let allowed = match wanted {
+        ElementType::Bf16 => true,
+        ElementType::Dynamic => mode == ExecutionMode::Performance,
+        _ => false,
+    };
+    if allowed && isa.has_bf16() { ElementType::Bf16 } else { ElementType::F32 }
 }
 
 /// Properties that a compiled model answers besides `NETWORK_NAME` and `EXECUTION_DEVICES`.
@@ -262,6 +279,31 @@ mod tests {
             assert_eq!(resolved(properties, &two), expected, "{properties:?}");
         }
         assert_eq!(resolved(&[], &machine(8, Some(3))), (1, 3));
+    }
+
+    #[test]
+    fn bf16_is_used_where_the_processor_has_it_and_accuracy_does_not_forbid_it() {
+        let isa = Isa::detect();
+        let narrow = if isa.has_bf16() { ElementType::Bf16 } else { ElementType::F32 };
+        for (properties, expected) in [
+            (&[][..], narrow),
+            (&[("EXECUTION_MODE_HINT", "ACCURACY")], ElementType::F32),
+            (&[("INFERENCE_PRECISION_HINT", "f32")], ElementType::F32),
+            (&[("INFERENCE_PRECISION_HINT", "f16")], ElementType::F32),
+            (&[("INFERENCE_PRECISION_HINT", "bf16"), ("EXECUTION_MODE_HINT", "ACCURACY")], narrow),
+        ] {
+            let mut map = PropertyMap::new();
+            for (name, text) in properties {
+                map.set_text(name, text).expect("valid");
+            }
+            let config = CpuConfig::resolve(&map, &machine(2, None)).expect("possible");
+            assert_eq!(config.precision, expected, "{properties:?}");
+            assert_eq!(config.options().bf16, expected == ElementType::Bf16);
+        }
+        assert_eq!(
+            effective_precision(ElementType::Bf16, ExecutionMode::Performance, Isa::PORTABLE),
+            ElementType::F32
+        );
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use ov_core::{
-    Model,
+    ElementType, Model,
     blob::{Blob, BlobWriter, Meta, SectionKind},
     cache::DigestSink,
     error::{BlobError, PropertyError, Result},
@@ -15,8 +15,7 @@ use crate::{
     DEVICE_NAME, compile,
     config::{self, CpuConfig},
     device_model::CpuModel,
-    lower::{self, Options},
-    pool,
+    lower, pool,
     simd::Isa,
     topology::Topology,
 };
@@ -25,6 +24,9 @@ use crate::{
 ///
 /// The number behind the version is raised when a kernel reads its packed weights or its numbers in another order.
 pub(crate) const BUILD: &str = concat!(env!("CARGO_PKG_VERSION"), "+weights.2");
+
+/// Ends the target of a blob whose kernels compute in bf16.
+const BF16_SUFFIX: &str = "+bf16";
 
 /// The CPU device.
 #[derive(Debug)]
@@ -74,7 +76,10 @@ impl Plugin for CpuPlugin {
             "FULL_DEVICE_NAME" => Self::full_name(),
             "DEVICE_ARCHITECTURE" => std::env::consts::ARCH.to_owned(),
             "DEVICE_TYPE" => "integrated".to_owned(),
-            "OPTIMIZATION_CAPABILITIES" => "FP32 WINOGRAD EXPORT_IMPORT".to_owned(),
+            "OPTIMIZATION_CAPABILITIES" => {
+                let bf16 = if config.isa.has_bf16() { "BF16 " } else { "" };
+                format!("FP32 {bf16}WINOGRAD EXPORT_IMPORT")
+            }
             "RANGE_FOR_STREAMS" => format!("1 {threads}"),
             "RANGE_FOR_ASYNC_INFER_REQUESTS" => "1 1 1".to_owned(),
             "EXECUTION_DEVICES" => DEVICE_NAME.to_owned(),
@@ -115,7 +120,13 @@ impl Plugin for CpuPlugin {
         if header.device != DEVICE_NAME || header.build != BUILD {
             return Err(incompatible().into());
         }
-        config.isa = Isa::named(&header.target).ok_or_else(incompatible)?;
+        let (isa, bf16) = match header.target.strip_suffix(BF16_SUFFIX) {
+            Some(isa) => (isa, true),
+            None => (header.target.as_str(), false),
+        };
+        config.isa =
+            Isa::named(isa).filter(|isa| !bf16 || isa.has_bf16()).ok_or_else(incompatible)?;
+        config.precision = if bf16 { ElementType::Bf16 } else { ElementType::F32 };
         Ok(Arc::new(CpuModel::bind(blob, config)?))
     }
 
@@ -127,7 +138,7 @@ impl Plugin for CpuPlugin {
     ) -> Result<Vec<NodeSupport>> {
         let config = CpuConfig::resolve(properties, &self.topology)?;
         let prepared = compile::prepare(model)?;
-        lower::query(&prepared, &Options { isa: config.isa })
+        lower::query(&prepared, &config.options())
     }
 
     fn cache_key(&self, properties: &PropertyMap, key: &mut dyn DigestSink) -> Result<bool> {
@@ -140,7 +151,7 @@ impl Plugin for CpuPlugin {
 
 /// The one product of a compile.
 fn compile_blob(model: &Model, config: &CpuConfig) -> Result<Blob> {
-    let compiled = compile::compile(model, &Options { isa: config.isa })?;
+    let compiled = compile::compile(model, &config.options())?;
     let meta = Meta {
         model_name: model.name().to_owned(),
         inputs: PortInfo::inputs_of(model),
@@ -148,7 +159,9 @@ fn compile_blob(model: &Model, config: &CpuConfig) -> Result<Blob> {
         properties: PropertyMap::new(),
     }
     .encode();
-    let mut writer = BlobWriter::new(DEVICE_NAME, config.isa.name(), BUILD);
+    let suffix = if config.options().bf16 { BF16_SUFFIX } else { "" };
+    let target = format!("{}{suffix}", config.isa);
+    let mut writer = BlobWriter::new(DEVICE_NAME, &target, BUILD);
     writer.reserve(SectionKind::Meta, meta.len())?;
     writer.reserve(SectionKind::Plan, compiled.plan.len())?;
     writer.reserve(SectionKind::Weights, compiled.weights.len())?;

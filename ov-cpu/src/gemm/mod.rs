@@ -6,8 +6,12 @@
 //! ([`Partition`]). Tiles of 12 rows by 32 columns (AVX-512), 6 by 16 (AVX2) or 4 by 8 (portable)
 //! keep the result in registers over all of k; products of few rows use the same panels, streamed
 //! once with several sets of accumulators.
+//!
+//! With [`Gemm::bf16_pairs`] the elements of A and B are pairs of bf16, two along k; sums and result
+//! stay f32.
 #![allow(unsafe_code, reason = "disjoint ranges of one result are written through a raw pointer")]
 
+mod bf16;
 mod epilogue;
 pub(crate) mod int8;
 mod layout;
@@ -18,6 +22,7 @@ pub(crate) mod tile;
 use std::ops::Range;
 use std::ptr;
 
+pub use bf16::{pack_pairs, pair_rows, pairs_layout};
 pub use epilogue::{Epilogue, Residual, ResidualPlace};
 pub use layout::{PackedLayout, Panel};
 pub use pack::{BView, pack, pack_panel};
@@ -48,6 +53,8 @@ pub struct Gemm<'a> {
     pub c: *mut f32,
     /// Elements from one row of C to the next.
     pub c_stride: usize,
+    /// Whether an element of A and B is a pair of bf16 along k, see [`pairs_layout`].
+    pub bf16_pairs: bool,
     /// Applied to the product.
     pub epilogue: Epilogue<'a>,
 }
@@ -65,6 +72,7 @@ pub unsafe fn run(isa: Isa, g: &Gemm<'_>, rows: Range<usize>, panels: Range<usiz
     assert!(g.b.len() >= g.layout.len(), "packed matrix is too short");
     check_epilogue(&g.epilogue, g.layout.n());
     let finish = Finish::new(isa, &g.epilogue);
+    let tiles = tiles(isa, g);
     let k = g.layout.k();
     let block = (A_BLOCK_BYTES / 4 / k.max(1)).max(8 * MAX_ROWS);
     let mut start = rows.start;
@@ -75,7 +83,18 @@ pub unsafe fn run(isa: Isa, g: &Gemm<'_>, rows: Range<usize>, panels: Range<usiz
             let b = &g.b[panel.offset..panel.offset + k * panel.width];
             // SAFETY: passed on from the caller; the panel is whole.
             unsafe {
-                run_panel(isa, &finish, k, panel, b, g.a, g.a_stride, g.c, g.c_stride, start..end);
+                run_panel(
+                    tiles,
+                    &finish,
+                    k,
+                    panel,
+                    b,
+                    g.a,
+                    g.a_stride,
+                    g.c,
+                    g.c_stride,
+                    start..end,
+                );
             };
         }
         start = end;
@@ -88,7 +107,7 @@ pub unsafe fn run(isa: Isa, g: &Gemm<'_>, rows: Range<usize>, panels: Range<usiz
 /// As [`run`]; `b` is the panel.
 #[inline]
 unsafe fn run_panel(
-    isa: Isa,
+    tiles: &Tiles,
     finish: &Finish,
     k: usize,
     panel: Panel,
@@ -100,7 +119,7 @@ unsafe fn run_panel(
     rows: Range<usize>,
 ) {
     debug_assert_eq!(b.len(), k * panel.width);
-    let kernels = Tiles::of(isa).of_width(panel.width);
+    let kernels = tiles.of_width(panel.width);
     let segment = Segment { start: 0, len: k };
     let mut pointers = [ptr::null(); MAX_ROWS];
     let mut tile = Tile {
@@ -160,6 +179,7 @@ pub unsafe fn run_unpacked(
     assert!(rows.end <= g.m && panels.end <= g.layout.panels(), "range out of bounds");
     check_epilogue(&g.epilogue, g.layout.n());
     let finish = Finish::new(isa, &g.epilogue);
+    let tiles = tiles(isa, g);
     let k = g.layout.k();
     for p in panels {
         let panel = g.layout.panel(p);
@@ -168,7 +188,7 @@ pub unsafe fn run_unpacked(
         // SAFETY: passed on from the caller; the panel was just packed.
         unsafe {
             run_panel(
-                isa,
+                tiles,
                 &finish,
                 k,
                 panel,
@@ -204,9 +224,18 @@ pub fn multiply(
     assert!(c.len() >= reach(c_stride, layout.n()), "result is too short");
     assert!(m <= 1 || c_stride >= layout.n(), "rows of the result overlap");
     let epilogue = Epilogue { bias, residual: None, activation };
-    let g = Gemm { m, a: a.as_ptr(), a_stride, layout, b, c: c.as_mut_ptr(), c_stride, epilogue };
+    let (a, c) = (a.as_ptr(), c.as_mut_ptr());
+    let g = Gemm { m, a, a_stride, layout, b, c, c_stride, bf16_pairs: false, epilogue };
     // SAFETY: the slices cover the matrices, as checked above, and are borrowed for the call.
     unsafe { run(isa, &g, 0..m, layout.all_panels()) };
+}
+
+fn tiles(isa: Isa, g: &Gemm<'_>) -> &'static Tiles {
+    if g.bf16_pairs {
+        return Tiles::of_bf16(isa)
+            .expect("products of bf16 are chosen where there are tiles for them");
+    }
+    Tiles::of(isa)
 }
 
 fn check_epilogue(e: &Epilogue<'_>, n: usize) {

@@ -116,6 +116,7 @@ fn unpacked_products_match_packed_ones() {
                     b: &[],
                     c: c.as_mut_ptr(),
                     c_stride: n,
+                    bf16_pairs: false,
                     epilogue,
                 };
                 // SAFETY: the vectors cover the matrices.
@@ -165,6 +166,7 @@ fn epilogues_apply_in_the_given_order() {
                             b: &packed,
                             c: c.as_mut_ptr(),
                             c_stride: n + 2,
+                            bf16_pairs: false,
                             epilogue,
                         };
                         // SAFETY: the vectors cover the matrices; the residual may alias C.

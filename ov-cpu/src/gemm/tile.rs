@@ -13,6 +13,46 @@ use crate::simd::lanes::{Portable, Simd};
 #[cfg(target_arch = "x86_64")]
 use crate::simd::lanes::{Avx2, Avx512};
 
+/// How one element of A meets a vector of B.
+trait Product<S: Simd> {
+    /// `acc + x y`
+    fn add(s: S, x: S::F, y: S::F, acc: S::F) -> S::F;
+}
+
+/// Elements are f32.
+struct OfF32;
+
+impl<S: Simd> Product<S> for OfF32 {
+    #[inline(always)]
+    fn add(s: S, x: S::F, y: S::F, acc: S::F) -> S::F {
+        s.fma(x, y, acc)
+    }
+}
+
+/// Elements are pairs of bf16 in the place of an f32; both products are added in f32.
+#[cfg(target_arch = "x86_64")]
+struct OfBf16Pairs;
+
+#[cfg(target_arch = "x86_64")]
+impl Product<Avx512> for OfBf16Pairs {
+    #[inline(always)]
+    fn add(
+        _: Avx512,
+        x: <Avx512 as Simd>::F,
+        y: <Avx512 as Simd>::F,
+        acc: <Avx512 as Simd>::F,
+    ) -> <Avx512 as Simd>::F {
+        use std::arch::x86_64::{__m512, __m512bh, _mm512_dpbf16_ps};
+        // SAFETY: any bits are a vector of bf16, and `tile_avx512_bf16`, the only user, is compiled for the
+        // instruction.
+        unsafe {
+            let (x, y) =
+                (mem::transmute::<__m512, __m512bh>(x), mem::transmute::<__m512, __m512bh>(y));
+            _mm512_dpbf16_ps(acc, x, y)
+        }
+    }
+}
+
 /// A run of consecutive k that every row of a tile reads contiguously.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Segment {
@@ -106,6 +146,17 @@ impl Tiles {
         &PORTABLE
     }
 
+    /// The tiles of `isa` for elements that are pairs of bf16, where it has such.
+    #[inline]
+    pub(crate) fn of_bf16(isa: Isa) -> Option<&'static Self> {
+        #[cfg(target_arch = "x86_64")]
+        if isa.has_bf16() {
+            return Some(&AVX512_BF16);
+        }
+        let _ = isa;
+        None
+    }
+
     /// Tiles for panels of `width` columns, index `rows - 1`.
     #[inline]
     pub(crate) fn of_width(&self, width: usize) -> &'static [TileFn] {
@@ -133,7 +184,10 @@ pub(crate) use unroll;
 /// `KU` sets of accumulators take turns over k, so that tiles of few rows are not bound by the
 /// latency of FMA.
 #[inline(always)]
-unsafe fn tile_body<S: Simd, const MR: usize, const NV: usize, const KU: usize>(s: S, t: &Tile) {
+unsafe fn tile_body<S: Simd, P: Product<S>, const MR: usize, const NV: usize, const KU: usize>(
+    s: S,
+    t: &Tile,
+) {
     let width = NV * S::LEN;
     // SAFETY: the caller gives rows of A that are readable for each segment's length, a panel
     // that covers the segments, and for the first `cols` columns bias, residual and result.
@@ -147,15 +201,15 @@ unsafe fn tile_body<S: Simd, const MR: usize, const NV: usize, const KU: usize>(
             let mut b = t.b.add(segment.start * width);
             let mut i = 0;
             while i + 4 <= segment.len {
-                step(s, &a, i, b, &mut acc[0]);
-                step(s, &a, i + 1, b.add(width), &mut acc[1 % KU]);
-                step(s, &a, i + 2, b.add(2 * width), &mut acc[2 % KU]);
-                step(s, &a, i + 3, b.add(3 * width), &mut acc[3 % KU]);
+                step::<S, P, MR, NV>(s, &a, i, b, &mut acc[0]);
+                step::<S, P, MR, NV>(s, &a, i + 1, b.add(width), &mut acc[1 % KU]);
+                step::<S, P, MR, NV>(s, &a, i + 2, b.add(2 * width), &mut acc[2 % KU]);
+                step::<S, P, MR, NV>(s, &a, i + 3, b.add(3 * width), &mut acc[3 % KU]);
                 b = b.add(4 * width);
                 i += 4;
             }
             while i < segment.len {
-                step(s, &a, i, b, &mut acc[0]);
+                step::<S, P, MR, NV>(s, &a, i, b, &mut acc[0]);
                 b = b.add(width);
                 i += 1;
             }
@@ -175,7 +229,7 @@ unsafe fn tile_body<S: Simd, const MR: usize, const NV: usize, const KU: usize>(
 }
 
 #[inline(always)]
-unsafe fn step<S: Simd, const MR: usize, const NV: usize>(
+unsafe fn step<S: Simd, P: Product<S>, const MR: usize, const NV: usize>(
     s: S,
     a: &[*const f32; MR],
     i: usize,
@@ -189,7 +243,7 @@ unsafe fn step<S: Simd, const MR: usize, const NV: usize>(
         unroll!(v < NV, y[v] = s.load(b.add(v * S::LEN)));
         unroll!(r < MR, {
             let x = s.splat(*a[r].add(i));
-            unroll!(v < NV, acc[r][v] = s.fma(x, y[v], acc[r][v]));
+            unroll!(v < NV, acc[r][v] = P::add(s, x, y[v], acc[r][v]));
         });
     }
 }
@@ -248,7 +302,15 @@ unsafe fn load_lanes<S: Simd, const FULL: bool>(s: S, p: *const f32, n: usize) -
 unsafe fn tile_avx512<const MR: usize, const NV: usize, const KU: usize>(t: &Tile) {
     // SAFETY: the level exists where this function is called, and the tile is valid, by the
     // contract of `TileFn`.
-    unsafe { tile_body::<_, MR, NV, KU>(Avx512::new_unchecked(), t) }
+    unsafe { tile_body::<_, OfF32, MR, NV, KU>(Avx512::new_unchecked(), t) }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma")]
+#[inline(never)]
+unsafe fn tile_avx512_bf16<const MR: usize, const NV: usize, const KU: usize>(t: &Tile) {
+    // SAFETY: as in `tile_avx512`.
+    unsafe { tile_body::<_, OfBf16Pairs, MR, NV, KU>(Avx512::new_unchecked(), t) }
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -256,13 +318,13 @@ unsafe fn tile_avx512<const MR: usize, const NV: usize, const KU: usize>(t: &Til
 #[inline(never)]
 unsafe fn tile_avx2<const MR: usize, const NV: usize, const KU: usize>(t: &Tile) {
     // SAFETY: as in `tile_avx512`.
-    unsafe { tile_body::<_, MR, NV, KU>(Avx2::new_unchecked(), t) }
+    unsafe { tile_body::<_, OfF32, MR, NV, KU>(Avx2::new_unchecked(), t) }
 }
 
 #[inline(never)]
 unsafe fn tile_portable<const MR: usize, const NV: usize, const KU: usize>(t: &Tile) {
     // SAFETY: the tile is valid, by the contract of `TileFn`.
-    unsafe { tile_body::<_, MR, NV, KU>(Portable, t) }
+    unsafe { tile_body::<_, OfF32, MR, NV, KU>(Portable, t) }
 }
 
 macro_rules! tiles {
@@ -278,6 +340,16 @@ static AVX512: Tiles = Tiles {
         tiles!(tile_avx512, 1: 1 * 4, 2 * 4, 3 * 4, 4 * 2, 5 * 2, 6 * 2, 7 * 2, 8 * 1, 9 * 1, 10 * 1, 11 * 1, 12 * 1),
         tiles!(tile_avx512, 2: 1 * 4, 2 * 4, 3 * 2, 4 * 2, 5 * 1, 6 * 1, 7 * 1, 8 * 1, 9 * 1, 10 * 1, 11 * 1, 12 * 1),
         tiles!(tile_avx512, 3: 1 * 4, 2 * 2, 3 * 2, 4 * 1, 5 * 1, 6 * 1, 7 * 1, 8 * 1, 9 * 1),
+    ],
+};
+
+#[cfg(target_arch = "x86_64")]
+static AVX512_BF16: Tiles = Tiles {
+    lanes: 16,
+    by_vectors: [
+        tiles!(tile_avx512_bf16, 1: 1 * 4, 2 * 4, 3 * 4, 4 * 2, 5 * 2, 6 * 2, 7 * 2, 8 * 2, 9 * 1, 10 * 1, 11 * 1, 12 * 1),
+        tiles!(tile_avx512_bf16, 2: 1 * 4, 2 * 4, 3 * 4, 4 * 2, 5 * 2, 6 * 1, 7 * 1, 8 * 1, 9 * 1, 10 * 1, 11 * 1, 12 * 1),
+        tiles!(tile_avx512_bf16, 3: 1 * 4, 2 * 4, 3 * 2, 4 * 1, 5 * 1, 6 * 1, 7 * 1, 8 * 1, 9 * 1),
     ],
 };
 

@@ -29,6 +29,8 @@ use crate::{
 pub struct Options {
     /// Instruction set that kernels are chosen for.
     pub isa: Isa,
+    /// Whether products may be computed in bf16 where [`Isa::has_bf16`].
+    pub bf16: bool,
 }
 
 /// Lowers a model whose device passes have run, reserving its constants and packed weights in `weights`.
@@ -65,6 +67,7 @@ pub fn query(model: &Model, options: &Options) -> Result<Vec<NodeSupport>> {
                 inputs: &inputs,
                 outputs: node.outputs(),
                 isa: options.isa,
+                bf16: options.bf16,
                 weights_fit_cache,
             };
             NodeSupport {
@@ -193,6 +196,7 @@ impl Lowering<'_> {
             inputs: &inputs,
             outputs: node.outputs(),
             isa: self.options.isa,
+            bf16: self.options.bf16,
             weights_fit_cache: self.weights_fit_cache,
         };
         let (kernel, choice) = nodes::select(&view).map_err(|reasons| CompileError::NoKernel {

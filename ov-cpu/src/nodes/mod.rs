@@ -71,6 +71,8 @@ pub struct NodeView<'a> {
     pub outputs: &'a [OutputType],
     /// The instruction set that kernels are chosen for.
     pub isa: Isa,
+    /// Whether products may be computed in bf16.
+    pub bf16: bool,
     /// Whether all weights of the model stay in the last-level cache from one inference to the next.
     pub weights_fit_cache: bool,
 }

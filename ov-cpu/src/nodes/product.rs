@@ -118,6 +118,7 @@ impl Step for MatMulStep {
                 b: &[],
                 c: out.at(batch * m * n, m * n),
                 c_stride: n,
+                bf16_pairs: false,
                 epilogue: Epilogue::default(),
             };
             if !self.transpose_a {

@@ -34,10 +34,34 @@ pub(crate) fn parameter(model: &mut Model, name: &str, shape: &[usize]) -> Value
 /// by a kernel whose name starts with `kernel`.
 #[track_caller]
 pub(crate) fn check(what: &str, model: &Model, inputs: &[Tensor], kernel: &str, tolerance: f64) {
+    check_with(what, model, inputs, kernel, tolerance, false);
+}
+
+/// [`check`], in bf16 on the instruction sets that have it.
+#[track_caller]
+pub(crate) fn check_bf16(
+    what: &str,
+    model: &Model,
+    inputs: &[Tensor],
+    kernel: &str,
+    tolerance: f64,
+) {
+    check_with(what, model, inputs, kernel, tolerance, true);
+}
+
+#[track_caller]
+fn check_with(
+    what: &str,
+    model: &Model,
+    inputs: &[Tensor],
+    kernel: &str,
+    tolerance: f64,
+    bf16: bool,
+) {
     let expected = reference::evaluate(model, inputs).expect("the reference runs");
-    for isa in Isa::available() {
+    for isa in Isa::available().filter(|isa| !bf16 || isa.has_bf16()) {
         for threads in [1, 2] {
-            let compiled = compile(model, &Options { isa }).expect("compiles");
+            let compiled = compile(model, &Options { isa, bf16 }).expect("compiles");
             let len = compiled.weights.len();
             let mut section = AlignedBuffer::zeroed(len).expect("fits");
             compiled.weights.write(section.bytes_mut().expect("owned"));

@@ -69,6 +69,19 @@ impl Isa {
         self.0 == Level::Avx512
     }
 
+    /// Whether dot products of bf16 are there, beside AVX-512.
+    #[must_use]
+    pub fn has_bf16(self) -> bool {
+        #[cfg(target_arch = "x86_64")]
+        {
+            self.has_avx512() && is_x86_feature_detected!("avx512bf16")
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        {
+            false
+        }
+    }
+
     /// Whether AVX2 and FMA are there.
     #[must_use]
     pub fn has_avx2(self) -> bool {
