@@ -7,7 +7,7 @@ use serde_json::Value;
 use xshell::cmd;
 
 use crate::workspace::{Workspace, expect_no_more, take_flag};
-use crate::{docs_tables, sanitize, test, tidy, usage_error};
+use crate::{docs_tables, sanitize, spills, test, tidy, usage_error};
 
 struct Stage {
     name: &'static str,
@@ -32,6 +32,11 @@ const STAGES: &[Stage] = &[
         name: "smoke-bench",
         about: "an embedded model runs and is measured",
         run: smoke_bench,
+    },
+    Stage {
+        name: "spills",
+        about: "inner loops of the hottest kernels stay in registers",
+        run: spills::check,
     },
 ];
 

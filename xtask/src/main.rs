@@ -11,6 +11,7 @@ mod loc;
 mod models;
 mod python;
 mod sanitize;
+mod spills;
 mod test;
 mod tidy;
 mod workspace;
