@@ -73,7 +73,7 @@ impl AttributeVisitor for Writer<'_> {
                 sink.field("shape", v.shape().to_string().as_bytes());
                 match v.as_strings() {
                     Ok(texts) => texts.iter().for_each(|t| sink.field("", t.as_bytes())),
-                    Err(_) => sink.field("", v.to_contiguous().bytes()),
+                    Err(_) => sink.field("", v.to_contiguous().unaligned_bytes()),
                 }
             }
             Attribute::Body(v) => {

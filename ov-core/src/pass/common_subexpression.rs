@@ -75,7 +75,7 @@ fn hash_tensor(tensor: &Tensor, hasher: &mut impl Hasher) {
         texts.hash(hasher);
         return;
     }
-    let bytes = tensor.bytes();
+    let bytes = tensor.unaligned_bytes();
     if bytes.len() <= 2 * SAMPLE {
         hasher.write(bytes);
     } else {

@@ -4,7 +4,9 @@
 use std::{
     alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error},
     fmt,
+    ops::Range,
     ptr::NonNull,
+    sync::{Arc, OnceLock},
 };
 
 /// Memory that a tensor can stand on.
@@ -18,6 +20,11 @@ pub trait TensorBuffer: Send + Sync + 'static {
 
     /// The bytes to write, or `None` when the memory is read-only.
     fn bytes_mut(&mut self) -> Option<&mut [u8]>;
+
+    /// The same bytes at whatever address they lie, for those who copy or compare them.
+    fn unaligned_bytes(&self) -> &[u8] {
+        self.bytes()
+    }
 }
 
 macro_rules! vec_buffer {
@@ -44,8 +51,49 @@ impl TensorBuffer for bytes::Bytes {
     }
 }
 
+/// A slice of memory that is not aligned for its elements. It is copied when somebody first reads elements, not before:
+/// most weights are only ever packed, which takes bytes at any address.
+pub(super) struct LateCopy {
+    source: Arc<dyn TensorBuffer>,
+    range: Range<usize>,
+    copy: OnceLock<AlignedBuffer>,
+}
+
+impl LateCopy {
+    /// `range` of `source`, which must be inside it.
+    pub(super) fn new(source: Arc<dyn TensorBuffer>, range: Range<usize>) -> Self {
+        Self { source, range, copy: OnceLock::new() }
+    }
+}
+
+impl TensorBuffer for LateCopy {
+    fn bytes(&self) -> &[u8] {
+        let copy = self.copy.get_or_init(|| {
+            let bytes = self.unaligned_bytes();
+            let mut copy =
+                AlignedBuffer::zeroed(bytes.len()).expect("as long as a slice that exists");
+            if let Some(to) = copy.bytes_mut() {
+                to.copy_from_slice(bytes);
+            }
+            copy
+        });
+        copy.bytes()
+    }
+
+    fn bytes_mut(&mut self) -> Option<&mut [u8]> {
+        None
+    }
+
+    fn unaligned_bytes(&self) -> &[u8] {
+        &self.source.unaligned_bytes()[self.range.clone()]
+    }
+}
+
 /// Zeroed heap memory at a 64-byte boundary: one cache line, and the widest vector load.
 pub struct AlignedBuffer {
+    /// What the allocator gave.
+    base: NonNull<u8>,
+    /// The first boundary in it.
     ptr: NonNull<u8>,
     len: usize,
 }
@@ -56,6 +104,9 @@ struct CacheLine(#[expect(dead_code, reason = "only its alignment is used")] [u8
 
 /// Alignment of [`AlignedBuffer`] in bytes.
 pub const BUFFER_ALIGNMENT: usize = 64;
+
+/// Alignment that every allocation has.
+const USUAL_ALIGNMENT: usize = 16;
 
 // SAFETY: the buffer owns its memory exclusively and has no interior mutability.
 unsafe impl Send for AlignedBuffer {}
@@ -68,24 +119,30 @@ impl AlignedBuffer {
     pub fn zeroed(len: usize) -> Option<Self> {
         let layout = Self::layout(len)?;
         if len == 0 {
-            return Some(Self { ptr: NonNull::<CacheLine>::dangling().cast(), len });
+            let ptr = NonNull::<CacheLine>::dangling().cast();
+            return Some(Self { base: ptr, ptr, len });
         }
         // SAFETY: the layout has a non-zero size, checked above.
-        let ptr = unsafe { alloc_zeroed(layout) };
-        let Some(ptr) = NonNull::new(ptr) else { handle_alloc_error(layout) };
-        Some(Self { ptr, len })
+        let base = unsafe { alloc_zeroed(layout) };
+        let Some(base) = NonNull::new(base) else { handle_alloc_error(layout) };
+        let skip = base.as_ptr().align_offset(BUFFER_ALIGNMENT);
+        // SAFETY: the layout has room for `len` bytes after the first boundary.
+        let ptr = unsafe { base.add(skip) };
+        Some(Self { base, ptr, len })
     }
 
+    /// Room for a boundary and `len` bytes. Allocators give memory of a usual alignment that is already zero without
+    /// touching it, which they do not for a stricter one.
     fn layout(len: usize) -> Option<Layout> {
-        Layout::from_size_align(len, BUFFER_ALIGNMENT).ok()
+        Layout::from_size_align(len.checked_add(BUFFER_ALIGNMENT)?, USUAL_ALIGNMENT).ok()
     }
 }
 
 impl Drop for AlignedBuffer {
     fn drop(&mut self) {
         if let (Some(layout), true) = (Self::layout(self.len), self.len > 0) {
-            // SAFETY: `ptr` came from `alloc_zeroed` with this same layout in `zeroed`.
-            unsafe { dealloc(self.ptr.as_ptr(), layout) };
+            // SAFETY: `base` came from `alloc_zeroed` with this same layout in `zeroed`.
+            unsafe { dealloc(self.base.as_ptr(), layout) };
         }
     }
 }

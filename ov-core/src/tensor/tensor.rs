@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc};
 use ndarray::{ArrayD, ArrayViewD, ArrayViewMutD, Dimension as _, IxDyn, ShapeBuilder};
 use smallvec::SmallVec;
 
-use super::{AlignedBuffer, Element, ElementType, Shape, TensorBuffer};
+use super::{AlignedBuffer, Element, ElementType, Shape, TensorBuffer, storage::LateCopy};
 
 /// What is wrong with a tensor or an access to one.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -176,7 +176,7 @@ impl Tensor {
     }
 
     /// A tensor over memory that `buffer` owns, starting `offset` bytes into it, without copying when the address is
-    /// aligned for the element type (else the bytes are copied once).
+    /// aligned for the element type (else the bytes are copied when somebody first reads elements).
     ///
     /// # Errors
     /// [`TensorError::ByteLength`] when the memory is too short, [`TensorError::ElementType`] for `String`.
@@ -231,17 +231,14 @@ impl Tensor {
         buffer: Arc<dyn TensorBuffer>,
         range: std::ops::Range<usize>,
     ) -> Result<Self, TensorError> {
-        let bytes = &buffer.bytes()[range.clone()];
-        if !bytes.as_ptr().addr().is_multiple_of((element_type.bits() / 8).clamp(1, 8)) {
-            return Self::from_bytes(element_type, shape, bytes);
-        }
-        Ok(Self {
-            element_type,
-            shape,
-            strides: None,
-            offset: range.start,
-            data: Data::Bytes(buffer),
-        })
+        let address = buffer.unaligned_bytes()[range.clone()].as_ptr().addr();
+        let aligned = address.is_multiple_of((element_type.bits() / 8).clamp(1, 8));
+        let (offset, data) = if aligned {
+            (range.start, buffer)
+        } else {
+            (0, Arc::new(LateCopy::new(buffer, range)) as _)
+        };
+        Ok(Self { element_type, shape, strides: None, offset, data: Data::Bytes(data) })
     }
 
     /// A tensor with a copy of `bytes` (row-major, native byte order).
@@ -348,6 +345,18 @@ impl Tensor {
     pub fn bytes(&self) -> &[u8] {
         match (&self.data, self.is_contiguous()) {
             (Data::Bytes(b), true) => &b.bytes()[self.offset..self.offset + self.byte_len()],
+            _ => &[],
+        }
+    }
+
+    /// The bytes of a contiguous tensor at whatever address they lie, for those who copy, pack or compare them: unlike
+    /// [`Tensor::bytes`] this never makes an aligned copy of a slice of a file. Empty as there.
+    #[must_use]
+    pub fn unaligned_bytes(&self) -> &[u8] {
+        match (&self.data, self.is_contiguous()) {
+            (Data::Bytes(b), true) => {
+                &b.unaligned_bytes()[self.offset..self.offset + self.byte_len()]
+            }
             _ => &[],
         }
     }
@@ -496,7 +505,7 @@ impl Tensor {
                 .zip(strides)
                 .try_fold(1usize, |a, (d, s)| a.checked_add((d - 1).checked_mul(*s)?))
         };
-        let got = b.bytes().len() - self.offset;
+        let got = b.unaligned_bytes().len() - self.offset;
         match last.and_then(|l| element_type.byte_len(l)) {
             Some(expected) if expected <= got => {
                 let strides =
@@ -546,8 +555,10 @@ impl Tensor {
                 let items = items.iter().map(Self::to_owned_tensor).collect();
                 Self { data: Data::Tensors(Arc::new(items)), ..t }
             }
-            Data::Bytes(_) => Self::from_bytes(t.element_type, t.shape.clone(), t.bytes())
-                .expect("the bytes of a contiguous tensor fit its shape"),
+            Data::Bytes(_) => {
+                Self::from_bytes(t.element_type, t.shape.clone(), t.unaligned_bytes())
+                    .expect("the bytes of a contiguous tensor fit its shape")
+            }
         }
     }
 
@@ -555,7 +566,7 @@ impl Tensor {
     #[must_use]
     pub fn as_ptr(&self) -> *const u8 {
         match &self.data {
-            Data::Bytes(b) => b.bytes()[self.offset..].as_ptr(),
+            Data::Bytes(b) => b.unaligned_bytes()[self.offset..].as_ptr(),
             Data::Strings(s) => s.as_ptr().cast(),
             Data::Tensors(t) => t.as_ptr().cast(),
         }
@@ -583,7 +594,7 @@ impl PartialEq for Tensor {
         match (&self.data, &other.data) {
             (Data::Strings(a), Data::Strings(b)) => a == b,
             (Data::Tensors(a), Data::Tensors(b)) => a == b,
-            _ => self.to_contiguous().bytes() == other.to_contiguous().bytes(),
+            _ => self.to_contiguous().unaligned_bytes() == other.to_contiguous().unaligned_bytes(),
         }
     }
 }
@@ -664,8 +675,11 @@ mod tests {
         assert_eq!(t.as_ptr(), aligned[4..].as_ptr());
         let t =
             Tensor::from_buffer(ElementType::F32, [2], Arc::new(aligned.clone()), 1).expect("fits");
-        assert_ne!(t.as_ptr(), aligned[1..].as_ptr());
-        assert_eq!(t.as_slice::<f32>().expect("copied to an aligned place"), [0., 0.]);
+        assert_eq!(t.unaligned_bytes().as_ptr(), aligned[1..].as_ptr());
+        let elements = t.as_slice::<f32>().expect("copied to an aligned place");
+        assert_eq!(elements, [0., 0.]);
+        assert_ne!(elements.as_ptr().cast(), aligned[1..].as_ptr());
+        assert_eq!(elements.as_ptr(), t.clone().as_slice::<f32>().expect("copied once").as_ptr());
     }
 
     #[test]

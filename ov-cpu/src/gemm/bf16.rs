@@ -2,7 +2,7 @@
 #![allow(unsafe_code, reason = "vector conversion on raw rows")]
 
 use crate::gemm::layout::PackedLayout;
-use crate::gemm::pack::BView;
+use crate::gemm::pack::{BView, Stored};
 use crate::simd::Isa;
 
 /// The layout of B `[k, n]` as pairs: that of a matrix of half as many rows. An odd k is padded with a zero.
@@ -32,9 +32,9 @@ fn pair(low: f32, high: f32) -> f32 {
 ///
 /// # Panics
 /// If `out` is shorter than the layout, or `b` has fewer elements than its strides and the shape reach.
-pub fn pack_pairs(layout: PackedLayout, k: usize, b: BView<'_>, out: &mut [f32]) {
+pub fn pack_pairs<T: Stored>(layout: PackedLayout, k: usize, b: BView<'_, T>, out: &mut [f32]) {
     assert_eq!(layout.k(), k.div_ceil(2), "the layout is that of pairs");
-    let at = |i: usize, col: usize| b.data[i * b.row_stride + col * b.col_stride];
+    let at = |i: usize, col: usize| b.data[i * b.row_stride + col * b.col_stride].get();
     for p in layout.all_panels() {
         let panel = layout.panel(p);
         let packed = &mut out[panel.offset..panel.offset + panel.width * layout.k()];
@@ -45,10 +45,10 @@ pub fn pack_pairs(layout: PackedLayout, k: usize, b: BView<'_>, out: &mut [f32])
                 rest.fill(0.0);
                 if 2 * i + 1 < k {
                     for ((y, low), high) in row.iter_mut().zip(line(2 * i)).zip(line(2 * i + 1)) {
-                        *y = pair(*low, *high);
+                        *y = pair(low.get(), high.get());
                     }
                 } else {
-                    row.iter_mut().zip(line(2 * i)).for_each(|(y, low)| *y = pair(*low, 0.0));
+                    row.iter_mut().zip(line(2 * i)).for_each(|(y, low)| *y = pair(low.get(), 0.0));
                 }
             }
             continue;

@@ -25,7 +25,7 @@ use std::ptr;
 pub use bf16::{pack_pairs, pair_rows, pairs_layout};
 pub use epilogue::{Epilogue, Residual, ResidualPlace};
 pub use layout::{PackedLayout, Panel};
-pub use pack::{BView, pack, pack_panel};
+pub use pack::{BView, Stored, pack, pack_panel};
 pub use partition::{Cost, Partition};
 
 pub(crate) use epilogue::Finish;

@@ -2,27 +2,48 @@
 
 use crate::gemm::layout::{PackedLayout, Panel};
 
+/// An f32 in memory.
+pub trait Stored: Copy {
+    /// Its value.
+    fn get(self) -> f32;
+}
+
+impl Stored for f32 {
+    #[inline(always)]
+    fn get(self) -> f32 {
+        self
+    }
+}
+
+/// At any address.
+impl Stored for [u8; 4] {
+    #[inline(always)]
+    fn get(self) -> f32 {
+        f32::from_ne_bytes(self)
+    }
+}
+
 /// A strided read-only view of B: element `(i, j)` is `data[i * row_stride + j * col_stride]`.
 #[derive(Clone, Copy, Debug)]
-pub struct BView<'a> {
+pub struct BView<'a, T = f32> {
     /// The elements.
-    pub data: &'a [f32],
+    pub data: &'a [T],
     /// Elements from one row (k) to the next.
     pub row_stride: usize,
     /// Elements from one column (n) to the next.
     pub col_stride: usize,
 }
 
-impl<'a> BView<'a> {
+impl<'a, T> BView<'a, T> {
     /// Row-major `[k, n]`.
     #[must_use]
-    pub fn row_major(data: &'a [f32], n: usize) -> Self {
+    pub fn row_major(data: &'a [T], n: usize) -> Self {
         Self { data, row_stride: n, col_stride: 1 }
     }
 
     /// Row-major `[n, k]`, that is Bᵀ stored.
     #[must_use]
-    pub fn transposed(data: &'a [f32], k: usize) -> Self {
+    pub fn transposed(data: &'a [T], k: usize) -> Self {
         Self { data, row_stride: 1, col_stride: k }
     }
 }
@@ -31,7 +52,7 @@ impl<'a> BView<'a> {
 ///
 /// # Panics
 /// If `out` is shorter, or `b` has fewer elements than its strides and the layout reach.
-pub fn pack(layout: PackedLayout, b: BView<'_>, out: &mut [f32]) {
+pub fn pack<T: Stored>(layout: PackedLayout, b: BView<'_, T>, out: &mut [f32]) {
     for p in layout.all_panels() {
         let panel = layout.panel(p);
         let len = panel.width * layout.k();
@@ -43,7 +64,7 @@ pub fn pack(layout: PackedLayout, b: BView<'_>, out: &mut [f32]) {
 ///
 /// # Panics
 /// As [`pack`].
-pub fn pack_panel(k: usize, panel: Panel, b: BView<'_>, out: &mut [f32]) {
+pub fn pack_panel<T: Stored>(k: usize, panel: Panel, b: BView<'_, T>, out: &mut [f32]) {
     let Panel { width, col, cols, .. } = panel;
     assert!(out.len() >= k * width, "panel of {} elements, {} given", k * width, out.len());
     if k == 0 {
@@ -53,8 +74,9 @@ pub fn pack_panel(k: usize, panel: Panel, b: BView<'_>, out: &mut [f32]) {
     if b.col_stride == 1 {
         for (i, row) in out.chunks_exact_mut(width).take(k).enumerate() {
             let start = from + i * b.row_stride;
-            row[..cols].copy_from_slice(&b.data[start..start + cols]);
-            row[cols..].fill(0.0);
+            let (head, rest) = row.split_at_mut(cols);
+            head.iter_mut().zip(&b.data[start..start + cols]).for_each(|(y, x)| *y = x.get());
+            rest.fill(0.0);
         }
         return;
     }
@@ -69,11 +91,11 @@ pub fn pack_panel(k: usize, panel: Panel, b: BView<'_>, out: &mut [f32]) {
                 let start = from + j * b.col_stride + i0;
                 let src = &b.data[start..start + rows];
                 for (row, x) in column.chunks_exact_mut(width).zip(src) {
-                    row[j] = *x;
+                    row[j] = x.get();
                 }
             } else {
                 for (i, row) in column.chunks_exact_mut(width).enumerate() {
-                    row[j] = b.data[from + j * b.col_stride + (i0 + i) * b.row_stride];
+                    row[j] = b.data[from + j * b.col_stride + (i0 + i) * b.row_stride].get();
                 }
             }
         }

@@ -182,10 +182,9 @@ impl Lowering<'_> {
             return Constant::Held(tensor);
         }
         let tensor = tensor.to_contiguous();
-        Constant::Stored(
-            self.weights
-                .reserve(tensor.byte_len(), move |bytes| bytes.copy_from_slice(tensor.bytes())),
-        )
+        Constant::Stored(self.weights.reserve(tensor.byte_len(), move |bytes| {
+            bytes.copy_from_slice(tensor.unaligned_bytes());
+        }))
     }
 
     fn lower_node(&mut self, id: NodeId) -> Result<()> {
