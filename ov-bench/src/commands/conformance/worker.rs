@@ -3,7 +3,7 @@
 use std::io::{BufRead as _, Write as _};
 
 use anyhow::Result;
-use ov_core::{Core, PropertyMap, testing::conformance};
+use ov_core::{Core, PropertyMap, property::hint, testing::conformance};
 use serde::{Deserialize, Serialize};
 
 use crate::{args::WorkerArgs, devices, properties};
@@ -22,7 +22,12 @@ pub(super) struct Outcome {
 /// When the folder cannot be read or a stream is closed.
 pub(crate) fn run(args: &WorkerArgs) -> Result<()> {
     let core = devices::core()?;
-    let properties = properties::from_pairs(&args.set)?;
+    let mut properties = properties::from_pairs(&args.set)?;
+    // Cases are judged in the precision of their models, unless another was asked for.
+    let mode = hint::EXECUTION_MODE;
+    if properties.text(mode.name()).is_none() && core.get(&args.device, mode).is_ok() {
+        properties.set(mode, &hint::ExecutionMode::Accuracy);
+    }
     let cases = conformance::find(&args.dir, "")?;
     for line in std::io::stdin().lock().lines() {
         let name = line?;
