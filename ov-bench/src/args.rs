@@ -30,6 +30,12 @@ pub(crate) enum Command {
     /// Run folders of conformance cases, each isolated from the others
     #[command(after_help = "Example: ov-bench conformance --dir target/conformance/onnx -d CPU")]
     Conformance(ConformanceArgs),
+    /// List, check or evict the blobs of a model cache
+    #[command(after_help = "Example: ov-bench cache ls --cache-dir ~/.cache/ov")]
+    Cache(CacheArgs),
+    /// Export each model of a folder, import it in another process, and compare outputs bit for bit
+    #[command(after_help = "Example: ov-bench roundtrip --dir target/models/zoo --filter bert")]
+    Roundtrip(RoundtripArgs),
     /// List built-in models, or write one as a file
     #[command(after_help = "Example: ov-bench zoo write resnet50 resnet50.onnx")]
     Zoo(ZooArgs),
@@ -158,6 +164,9 @@ pub(crate) struct BenchArgs {
     /// Nanoseconds since 1970 at which the parent started this process.
     #[arg(long, hide = true)]
     pub(crate) cold_start_ns: Option<u64>,
+    /// Of a cold run: how much memory loading writes, which takes time to find out.
+    #[arg(long, hide = true)]
+    pub(crate) memory: bool,
 }
 
 #[derive(Clone, Debug, Args)]
@@ -258,6 +267,55 @@ pub(crate) struct WorkerArgs {
 }
 
 #[derive(Clone, Debug, Args)]
+pub(crate) struct RoundtripArgs {
+    /// Folder with NAME.onnx or NAME.xml and, if the shapes need it, NAME.inputs/<index>.npy
+    #[arg(long, value_name = "DIR")]
+    pub(crate) dir: PathBuf,
+    /// Only models whose name contains this
+    #[arg(long, value_name = "S", default_value = "")]
+    pub(crate) filter: String,
+    #[arg(short, long, value_name = "NAME", default_value = "CPU")]
+    pub(crate) device: String,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct CacheArgs {
+    #[command(subcommand)]
+    pub(crate) command: CacheCommand,
+}
+
+#[derive(Clone, Debug, Subcommand)]
+pub(crate) enum CacheCommand {
+    /// List blobs: model, device, size, last use
+    #[command(after_help = "Example: ov-bench cache ls --cache-dir ~/.cache/ov")]
+    Ls {
+        #[arg(long, value_name = "DIR")]
+        cache_dir: PathBuf,
+        /// One line of JSON per blob
+        #[arg(long)]
+        json: bool,
+    },
+    /// Compare every checksum; status 1 when a blob is damaged
+    #[command(after_help = "Example: ov-bench cache verify --cache-dir ~/.cache/ov")]
+    Verify {
+        #[arg(long, value_name = "DIR")]
+        cache_dir: PathBuf,
+    },
+    /// Remove the blobs used longest ago
+    #[command(after_help = "Example: ov-bench cache prune --cache-dir ~/.cache/ov --max-bytes 1e9")]
+    Prune {
+        #[arg(long, value_name = "DIR")]
+        cache_dir: PathBuf,
+        /// Bytes that may stay [default: 0]
+        #[arg(long, value_name = "B", default_value_t = 0.0, value_parser = not_negative)]
+        max_bytes: f64,
+        /// Only say what would be removed
+        #[arg(long)]
+        dry_run: bool,
+    },
+}
+
+#[derive(Clone, Debug, Args)]
 pub(crate) struct ZooArgs {
     #[command(subcommand)]
     pub(crate) command: ZooCommand,
@@ -327,6 +385,10 @@ mod tests {
             "ov-bench query -d D -m M --json",
             "ov-bench query --markdown",
             "ov-bench conformance --dir D -d CPU --filter S --json --list-failures",
+            "ov-bench roundtrip --dir D --filter S",
+            "ov-bench cache ls --cache-dir D --json",
+            "ov-bench cache verify --cache-dir D",
+            "ov-bench cache prune --cache-dir D --max-bytes 1000000 --dry-run",
             "ov-bench zoo list",
             "ov-bench zoo write NAME FILE",
         ] {

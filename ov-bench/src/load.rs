@@ -3,7 +3,7 @@
 use std::{
     path::{Path, PathBuf},
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::Instant,
@@ -70,6 +70,35 @@ impl Reference {
         }
     }
 
+    /// The graph, read when it is needed: a model that the cache has is not.
+    fn source(
+        &self,
+        core: &Core,
+        bytes: Option<Bytes>,
+        shape: Option<&str>,
+    ) -> (ModelSource, Arc<Reading>) {
+        let reading = Arc::new(Reading::default());
+        let (this, core, shape) = (self.clone(), core.clone(), shape.map(str::to_owned));
+        let (noted, held) = (Arc::clone(&reading), bytes.clone());
+        let own_shape = match self {
+            Self::File(_) => "",
+            Self::Zoo(entry) => entry.shape,
+        };
+        let variant = [own_shape, shape.as_deref().unwrap_or_default()].join(";");
+        let read = move || {
+            let start = Instant::now();
+            let model = noted.note(this.read(&core, held.clone(), shape.as_deref()));
+            noted.took_ns.fetch_add(nanoseconds(start), Ordering::Relaxed);
+            model
+        };
+        let source = match (self, bytes) {
+            (Self::Zoo(_), Some(bytes)) => ModelSource::bytes(bytes, read),
+            (Self::Zoo(entry), None) => ModelSource::bytes(entry.onnx(), read),
+            (Self::File(path), _) => ModelSource::file(path, read),
+        };
+        (source.with_variant(variant.trim_matches(';')), reading)
+    }
+
     fn read(&self, core: &Core, bytes: Option<Bytes>, shape: Option<&str>) -> Result<Model> {
         let (mut model, own_shape) = match self {
             Self::File(path) => (core.read_model(path)?, ""),
@@ -117,26 +146,20 @@ pub(crate) fn load(
     device: &str,
     properties: &PropertyMap,
 ) -> Result<Loaded> {
+    ensure!(
+        shape.is_none() || !reference.is_blob(),
+        "a compiled blob has its shapes fixed, leave out --shape"
+    );
     let bytes = reference.bytes();
     let start = Instant::now();
-    let (compiled, read_ns) = match (reference, shape) {
-        (Reference::File(path), None) => {
-            let (source, read_ns) = timed_source(core, path);
-            let compiled = core.compile_model(source, device, properties)?;
-            (compiled, read_ns.load(Ordering::Relaxed))
-        }
-        _ => {
-            ensure!(
-                !reference.is_blob(),
-                "a compiled blob has its shapes fixed, leave out --shape"
-            );
-            let model = reference.read(core, bytes, shape)?;
-            let read_ns = nanoseconds(start);
-            (core.compile_model(model, device, properties)?, read_ns)
-        }
+    let (source, reading) = reference.source(core, bytes, shape);
+    let compiled = match core.compile_model(source, device, properties) {
+        Ok(compiled) => compiled,
+        Err(error) => return Err(reading.failure().unwrap_or_else(|| error.into())),
     };
     let compiled_at = nanoseconds(start);
     let request = compiled.create_infer_request()?;
+    let read_ns = reading.took_ns.load(Ordering::Relaxed);
     Ok(Loaded {
         compiled,
         request,
@@ -146,17 +169,27 @@ pub(crate) fn load(
     })
 }
 
-/// The file as a source that tells how long reading took, if it was read.
-fn timed_source(core: &Core, path: &Path) -> (ModelSource, Arc<AtomicU64>) {
-    let read_ns = Arc::new(AtomicU64::new(0));
-    let (core, file, total) = (core.clone(), path.to_owned(), Arc::clone(&read_ns));
-    let source = ModelSource::file(path, move || {
-        let start = Instant::now();
-        let model = core.read_model(&file);
-        total.fetch_add(nanoseconds(start), Ordering::Relaxed);
-        model
-    });
-    (source, read_ns)
+/// What became of reading a model, if it was read.
+#[derive(Debug, Default)]
+struct Reading {
+    took_ns: AtomicU64,
+    failure: Mutex<Option<anyhow::Error>>,
+}
+
+impl Reading {
+    /// Why it failed, where the core could only be told that it did.
+    fn failure(&self) -> Option<anyhow::Error> {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    fn note(&self, read: Result<Model>) -> ov_core::Result<Model> {
+        read.map_err(|error| {
+            let text = error.to_string();
+            *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+            let device = "ov-bench".to_owned();
+            ov_core::error::InferError::Other { device, detail: text }.into()
+        })
+    }
 }
 
 fn nanoseconds(start: Instant) -> u64 {

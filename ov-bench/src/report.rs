@@ -48,9 +48,37 @@ pub(crate) struct Report {
     /// From the start of the process to the first result, of a cold run.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub(crate) start_to_result_ms: Option<f64>,
+    /// Memory that loading made the process write, of a cold run; the request not included.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(crate) import_dirty_mb: Option<f64>,
+    /// Parts of a cold run.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(crate) steps: Option<Steps>,
+    /// Memory that no other process shares, of a cold run.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(crate) private_mb: Option<f64>,
     /// Of a cold run with a cache: the processes that compiled, where others found the blob.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub(crate) missed: Option<Box<Self>>,
+}
+
+/// What a fresh process does until its first result, besides reading, compiling and the first inference.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Steps {
+    /// From the start of the process to the program.
+    pub(crate) process_ms: f64,
+    /// Command line, devices and properties.
+    pub(crate) open_ms: f64,
+    /// The key of the model in the cache.
+    pub(crate) key_ms: f64,
+    /// Opening, checking and mapping the blob.
+    pub(crate) map_ms: f64,
+    /// Binding it.
+    pub(crate) bind_ms: f64,
+    /// Making the first request.
+    pub(crate) request_ms: f64,
+    /// Reading or making inputs.
+    pub(crate) inputs_ms: f64,
 }
 
 impl Report {
@@ -73,8 +101,21 @@ pub(crate) fn describe(report: &Report) -> Table {
     row("device", on_devices(report));
     row("precision", report.precision.clone());
     let how = if report.loaded_from_cache { "bound from the cache" } else { "compile or import" };
+    if let Some(steps) = &report.steps {
+        row("process start", milliseconds(steps.process_ms));
+        row("options and devices", milliseconds(steps.open_ms));
+    }
     row("read", milliseconds(report.read_ms));
     row(how, milliseconds(report.compile_ms));
+    if let Some(steps) = report.steps.as_ref().filter(|_| report.loaded_from_cache) {
+        row("  key", milliseconds(steps.key_ms));
+        row("  map", milliseconds(steps.map_ms));
+        row("  bind", milliseconds(steps.bind_ms));
+    }
+    if let Some(steps) = &report.steps {
+        row("request", milliseconds(steps.request_ms));
+        row("inputs", milliseconds(steps.inputs_ms));
+    }
     row("load: file to request", milliseconds(report.load_ms));
     row("first inference", milliseconds(report.first_ms));
     if let Some(total) = report.start_to_result_ms {
@@ -105,6 +146,9 @@ pub(crate) fn describe(report: &Report) -> Table {
         row("intended rate", format!("{rate:.1} /s"));
     }
     row("requests", format!("{} ({})", report.nireq, report.mode));
+    if let Some(private) = report.private_mb {
+        row("memory of its own", format!("{private:.1} MiB"));
+    }
     row("peak memory", format!("{:.0} MiB", report.rss_mb));
     align_right(&mut table, 1..2);
     table

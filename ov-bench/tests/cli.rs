@@ -42,6 +42,8 @@ fn wrong_arguments_end_with_status_2() {
         &["compile", "-m", "zoo:resnet50"],
         &["query", "--markdown", "--json"],
         &["zoo", "write", "resnet50"],
+        &["cache", "ls"],
+        &["roundtrip"],
     ] {
         let output = ov_bench(arguments);
         assert_eq!(status(&output), 2, "{arguments:?}");
@@ -51,7 +53,9 @@ fn wrong_arguments_end_with_status_2() {
 
 #[test]
 fn help_is_a_result_with_an_example() {
-    for command in ["bench", "infer", "compile", "query", "conformance", "zoo"] {
+    for command in
+        ["bench", "infer", "compile", "query", "conformance", "roundtrip", "cache", "zoo"]
+    {
         let output = ov_bench(&[command, "--help"]);
         assert_eq!(status(&output), 0);
         assert!(text(&output.stdout).contains(&format!("Example: ov-bench {command}")));
@@ -190,6 +194,34 @@ mod on_the_cpu {
         let report: serde_json::Value = serde_json::from_str(&printed).expect("JSON");
         assert_eq!((&report["loaded_from_cache"], &report["n"]), (&true.into(), &2.into()));
         assert_eq!(report["missed"]["n"], 1, "{printed}");
+        for step in ["process_ms", "open_ms", "key_ms", "map_ms", "bind_ms", "request_ms"] {
+            assert!(
+                report["steps"][step].as_f64().is_some_and(|ms| ms >= 0.0),
+                "{step}: {printed}"
+            );
+        }
+        let listed = succeed(&["cache", "ls", "--cache-dir", dir, "--json"]);
+        let line: serde_json::Value = serde_json::from_str(&listed).expect("one line of JSON");
+        assert_eq!((&line["device"], &line["state"]), (&"CPU".into(), &"plain".into()));
+        assert!(succeed(&["cache", "ls", "--cache-dir", dir]).contains("CPU"));
+        let sound = succeed(&["cache", "verify", "--cache-dir", dir]);
+        assert_eq!(sound.trim(), "1 sound, 0 wrapped, 0 damaged");
+        let would = succeed(&["cache", "prune", "--cache-dir", dir, "--dry-run"]);
+        assert!(would.starts_with("would remove 1 blobs"), "{would}");
+        let removed = succeed(&["cache", "prune", "--cache-dir", dir, "--max-bytes", "0"]);
+        assert!(removed.starts_with("removed 1 blobs"), "{removed}");
+        assert!(succeed(&["cache", "ls", "--cache-dir", dir, "--json"]).is_empty());
+    }
+
+    #[test]
+    fn models_come_back_from_files_bit_for_bit() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let dir = folder.path().to_str().expect("a plain path");
+        let path = folder.path().join("mobilenet_v2.onnx");
+        succeed(&["zoo", "write", "mobilenet_v2", path.to_str().expect("a plain path")]);
+        let printed = succeed(&["roundtrip", "--dir", dir]);
+        assert!(printed.contains("same bits"), "{printed}");
+        assert_eq!(printed.lines().last(), Some("PASS 1 / 1"));
     }
 
     #[test]

@@ -1,10 +1,11 @@
 //! Keys: what a blob was made from.
 
 use std::{
-    fmt, fs, io,
+    fmt, io,
     path::{Path, PathBuf},
 };
 
+use memchr::memmem::Finder;
 use ov_core::{
     cache::{CacheModel, CacheRequest, DigestSink},
     io::MappedFile,
@@ -20,7 +21,8 @@ impl fmt::Display for BlobKey {
     }
 }
 
-struct Hasher(blake3::Hasher);
+/// BLAKE3 as a sink.
+pub(crate) struct Hasher(pub(crate) blake3::Hasher);
 
 impl DigestSink for Hasher {
     fn update(&mut self, bytes: &[u8]) {
@@ -34,39 +36,70 @@ impl BlobKey {
     /// # Errors
     /// When the model's files cannot be read or its graph has a cycle.
     pub fn of(request: &CacheRequest<'_>) -> io::Result<Self> {
+        let sources = match request.model {
+            CacheModel::File(path) => sources(path)?,
+            CacheModel::Bytes(_) | CacheModel::Graph(_) => Vec::new(),
+        };
+        Self::with_sources(request, &sources)
+    }
+
+    /// As [`BlobKey::of`], with the files that [`sources`] gave.
+    pub(crate) fn with_sources(
+        request: &CacheRequest<'_>,
+        sources: &[PathBuf],
+    ) -> io::Result<Self> {
         let mut key = Hasher(blake3::Hasher::new_derive_key("ov-cache content key v1"));
-        key.field("device", request.device.as_bytes());
-        key.field("configuration", request.key);
+        configuration(request, &mut key);
         match request.model {
             CacheModel::Graph(model) => {
                 key.update(b"graph");
                 model.digest(&mut key).map_err(io::Error::other)?;
             }
-            CacheModel::File(path) => {
-                let bytes = MappedFile::open(path)?;
-                key.field("file", &bytes);
-                for weights in weight_files(path, &bytes) {
-                    // One that is missing is an error of the model, which reading it will tell.
-                    if fs::metadata(&weights).is_ok_and(|m| m.is_file()) {
-                        key.field("weights", &MappedFile::open(&weights)?);
-                    }
+            CacheModel::Bytes(bytes) => key.field("file", bytes),
+            CacheModel::File(_) => {
+                for (index, source) in sources.iter().enumerate() {
+                    let tag = if index == 0 { "file" } else { "weights" };
+                    key.field(tag, &MappedFile::open(source)?);
                 }
             }
         }
         Ok(Self(key.0.finalize().into()))
     }
+
+    /// What the records of a request's files are found by: where the model is and what is made of it, not what it holds.
+    pub(crate) fn of_place(request: &CacheRequest<'_>, path: &Path) -> Option<Self> {
+        let mut key = Hasher(blake3::Hasher::new_derive_key("ov-cache identity v1"));
+        configuration(request, &mut key);
+        key.field("path", std::path::absolute(path).ok()?.to_str()?.as_bytes());
+        Some(Self(key.0.finalize().into()))
+    }
+}
+
+fn configuration(request: &CacheRequest<'_>, key: &mut Hasher) {
+    key.field("device", request.device.as_bytes());
+    key.field("configuration", request.key);
+    key.field("variant", request.variant.as_bytes());
+    key.field("mode", request.options.mode.to_string().as_bytes());
+    key.field("encrypted", &[u8::from(request.options.encryption.is_some())]);
+}
+
+/// The file of a model, and after it those that it takes weights from.
+pub(crate) fn sources(path: &Path) -> io::Result<Vec<PathBuf>> {
+    let bytes = MappedFile::open(path)?;
+    let mut files = vec![path.to_owned()];
+    // One that is missing is an error of the model, which reading it will tell.
+    files.extend(weight_files(path, &bytes).into_iter().filter(|f| f.is_file()));
+    Ok(files)
 }
 
 /// The files beside a model that may hold weights of it: `.bin` of an IR, external data of an ONNX file. The latter are
 /// found by their wire form (`key: "location"`, then the value), so a few files too many may be named.
-fn weight_files(path: &Path, bytes: &[u8]) -> Vec<PathBuf> {
+pub(crate) fn weight_files(path: &Path, bytes: &[u8]) -> Vec<PathBuf> {
     const LOCATION: &[u8] = b"\x0A\x08location\x12";
     let folder = path.parent().unwrap_or_else(|| Path::new(""));
     let mut files = Vec::new();
-    let mut left = bytes;
-    while let Some(at) = find(left, LOCATION) {
-        left = &left[at + LOCATION.len()..];
-        if let Some((name, _)) = text(left) {
+    for at in Finder::new(LOCATION).find_iter(bytes) {
+        if let Some(name) = text(&bytes[at + LOCATION.len()..]) {
             let name = PathBuf::from(name);
             if name.is_relative() && !files.contains(&name) {
                 files.push(name);
@@ -82,21 +115,8 @@ fn weight_files(path: &Path, bytes: &[u8]) -> Vec<PathBuf> {
     files
 }
 
-/// Where `pattern` (of more than two bytes) starts; looks for its third byte, which is rarer than the first.
-fn find(bytes: &[u8], pattern: &[u8]) -> Option<usize> {
-    let mut at = 2;
-    while at < bytes.len() {
-        at += bytes[at..].iter().position(|b| *b == pattern[2])?;
-        if bytes[at - 2..].starts_with(pattern) {
-            return Some(at - 2);
-        }
-        at += 1;
-    }
-    None
-}
-
 /// A text with its length as a varint before it.
-fn text(bytes: &[u8]) -> Option<(&str, &[u8])> {
+fn text(bytes: &[u8]) -> Option<&str> {
     let (mut len, mut shift) = (0usize, 0);
     let mut rest = bytes;
     loop {
@@ -111,8 +131,7 @@ fn text(bytes: &[u8]) -> Option<(&str, &[u8])> {
             return None;
         }
     }
-    let (text, rest) = rest.split_at_checked(len)?;
-    Some((std::str::from_utf8(text).ok()?, rest))
+    std::str::from_utf8(rest.get(..len)?).ok()
 }
 
 #[cfg(test)]
@@ -132,14 +151,5 @@ mod tests {
         assert_eq!(files, [PathBuf::from("dir/a.data"), PathBuf::from("dir/b.data")]);
         assert_eq!(weight_files(Path::new("m.xml"), b"<net/>"), [PathBuf::from("m.bin")]);
         assert!(weight_files(Path::new("m.onnx"), b"\x0A\x08locatio").is_empty());
-        for (bytes, at) in [
-            (&b"abc"[..], Some(0)),
-            (b"xabc", Some(1)),
-            (b"ab", None),
-            (b"abxabc", Some(3)),
-            (b"", None),
-        ] {
-            assert_eq!(find(bytes, b"abc"), at, "{bytes:?}");
-        }
     }
 }

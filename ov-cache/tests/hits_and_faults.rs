@@ -43,15 +43,7 @@ fn load(alpha: f64, dir: &Path) -> bool {
 }
 
 fn blobs(dir: &Path) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    let mut folders = vec![dir.to_owned()];
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(folder).expect("listed") {
-            let path = entry.expect("listed").path();
-            if path.is_dir() { folders.push(path) } else { found.push(path) }
-        }
-    }
-    found
+    ov_cache::list(dir).expect("listed").into_iter().map(|s| s.path).collect()
 }
 
 fn replace(path: &Path, bytes: &[u8]) {
@@ -66,7 +58,9 @@ fn the_second_load_hits_and_other_content_misses() {
         assert_eq!(load(alpha, dir.path()), hit, "{alpha}");
     }
     let found = blobs(dir.path());
-    assert_eq!(found.len(), 2, "no temporary file stays: {found:?}");
+    assert_eq!(found.len(), 2, "{found:?}");
+    let left = fs::read_dir(dir.path().join("v1/tmp")).expect("there").count();
+    assert_eq!(left, 0, "no temporary file stays");
     assert!(found.iter().all(|f| fs::metadata(f).expect("there").permissions().readonly()));
     let map = properties(dir.path()).with(hint::PERFORMANCE_MODE, hint::PerformanceMode::Latency);
     let compiled = core().compile_model(model(0.5), "TEMPLATE", &map).expect("compiles");

@@ -6,7 +6,7 @@ use crate::{
     blob::Blob,
     error::{BlobError, PropertyError, Result},
     infer_request::InferRequest,
-    plugin::{CompiledDevice, DeviceModel, PortInfo},
+    plugin::{CompiledDevice, DeviceModel, LoadTimes, PortInfo},
     profiling::RuntimeNode,
     property::{Property, PropertyValue, cache, info, nearest},
 };
@@ -20,6 +20,7 @@ struct Inner {
     device: Arc<str>,
     loaded_from_cache: bool,
     duration: Duration,
+    times: LoadTimes,
 }
 
 impl std::fmt::Debug for CompiledModel {
@@ -34,8 +35,8 @@ impl std::fmt::Debug for CompiledModel {
 
 impl From<CompiledDevice> for CompiledModel {
     fn from(compiled: CompiledDevice) -> Self {
-        let CompiledDevice { model, device, loaded_from_cache, duration } = compiled;
-        Self(Arc::new(Inner { model, device: device.into(), loaded_from_cache, duration }))
+        let CompiledDevice { model, device, loaded_from_cache, duration, times } = compiled;
+        Self(Arc::new(Inner { model, device: device.into(), loaded_from_cache, duration, times }))
     }
 }
 
@@ -80,6 +81,12 @@ impl CompiledModel {
     #[must_use]
     pub fn compile_duration(&self) -> Duration {
         self.0.duration
+    }
+
+    /// How long the steps of loading took.
+    #[must_use]
+    pub fn load_times(&self) -> LoadTimes {
+        self.0.times
     }
 
     /// The compiled form, if the device has one.

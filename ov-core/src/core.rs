@@ -1,30 +1,35 @@
 //! The entry point: reads models, compiles them for devices, routes properties.
 
+mod resolver;
+mod source;
 mod target;
 
 use std::{
     collections::HashMap,
-    fs::File,
-    io::Read as _,
+    io::Read,
     panic::{AssertUnwindSafe, catch_unwind},
-    path::{Path, PathBuf},
+    path::Path,
     sync::{Arc, PoisonError, RwLock},
     time::Instant,
 };
 
 use bytes::Bytes;
+use resolver::Resolver;
+use source::holds_blob;
 use target::{Target, is_meta};
 
 use crate::{
     blob::Blob,
-    cache::{BytesSink, CacheModel, CacheProvider, CacheRequest, provider},
+    cache::{BytesSink, CacheOptions, CacheProvider, CacheRequest, CachedBlob, provider},
+    checked::CheckedModel,
     compiled_model::CompiledModel,
     error::{BlobError, DeviceError, PropertyError, Result},
     frontend,
     infer_request::panic_text,
     model::Model,
     plugin::{
-        CompiledDevice, DeviceInfo, DeviceModel, DeviceResolver, ModelSource, NodeSupport, Plugin,
+        CompiledDevice, DeviceInfo, DeviceModel, DeviceResolver, LoadTimes, ModelSource,
+        NodeSupport, Plugin,
     },
     property::{
         Access, Property, PropertyInfo, PropertyMap, PropertyValue, cache, device, info, lookup,
@@ -72,7 +77,15 @@ pub struct DeviceStatus {
 }
 
 /// Properties that the core answers for every device.
-const OWN: &[PropertyInfo] = &[cache::CACHE_DIR.info(), cache::ENABLE_MMAP.info()];
+const OWN: &[PropertyInfo] = &[
+    cache::CACHE_DIR.info(),
+    cache::CACHE_MODE.info(),
+    cache::CACHE_VERIFY.info(),
+    cache::CACHE_MAX_BYTES.info(),
+    cache::CACHE_WAIT_MS.info(),
+    cache::CACHE_ENCRYPTION_CALLBACKS.info(),
+    cache::ENABLE_MMAP.info(),
+];
 
 impl Core {
     /// The devices and the model cache that are linked into the program. A crate is linked only if the program names
@@ -158,9 +171,8 @@ impl Core {
         properties: &PropertyMap,
     ) -> Result<CompiledModel> {
         let source = model.into();
-        if source.path().is_some_and(holds_blob) {
-            let path = source.path().unwrap_or_else(|| Path::new(""));
-            return self.import_model(Blob::open(path)?, device, properties);
+        if let Some(path) = source.path().filter(|p| holds_blob(p)) {
+            return self.import_model_from(path, device, properties);
         }
         self.0.compile(&source, device, properties).map(CompiledModel::from)
     }
@@ -182,14 +194,20 @@ impl Core {
         }
         target.expect_usable()?;
         let mut properties = self.0.effective(&target, properties)?;
-        properties.remove(cache::CACHE_DIR.name());
-        properties.remove(cache::ENABLE_MMAP.name());
+        OWN.iter().for_each(|own| drop(properties.remove(own.name)));
         let model = import(&target, blob, &properties)?;
         let duration = start.elapsed();
-        Ok(CompiledDevice { model, device: target.name, loaded_from_cache: false, duration }.into())
+        Ok(CompiledDevice {
+            model,
+            device: target.name,
+            loaded_from_cache: false,
+            duration,
+            times: LoadTimes { bind: duration, ..LoadTimes::default() },
+        }
+        .into())
     }
 
-    /// As [`Core::import_model`], from a file, which is mapped.
+    /// As [`Core::import_model`], from a file, which is mapped unless `ENABLE_MMAP` says otherwise.
     ///
     /// # Errors
     /// As [`Core::import_model`].
@@ -199,7 +217,42 @@ impl Core {
         device: &str,
         properties: &PropertyMap,
     ) -> Result<CompiledModel> {
-        self.import_model(Blob::open(path.as_ref())?, device, properties)
+        let map = match properties.get(cache::ENABLE_MMAP)? {
+            Some(map) => map,
+            None => self
+                .0
+                .set
+                .read()
+                .unwrap_or_else(PoisonError::into_inner)
+                .global
+                .get_or(cache::ENABLE_MMAP, true)?,
+        };
+        let blob = if map { Blob::open(path.as_ref())? } else { Blob::read(path.as_ref())? };
+        self.import_model(blob, device, properties)
+    }
+
+    /// As [`Core::import_model`], from a stream, which is read to its end.
+    ///
+    /// # Errors
+    /// As [`Core::import_model`], and what reading gives.
+    pub fn import_model_from_stream(
+        &self,
+        from: &mut dyn Read,
+        device: &str,
+        properties: &PropertyMap,
+    ) -> Result<CompiledModel> {
+        let mut bytes = Vec::new();
+        from.read_to_end(&mut bytes)
+            .map_err(|source| BlobError::Io { path: "(stream)".into(), source })?;
+        self.import_model(Blob::from_bytes(bytes.into())?, device, properties)
+    }
+
+    /// Waits until every model that was compiled is stored in the model cache. Dropping the last handle to a core waits
+    /// as well; a process that ends in another way leaves unfinished models uncached.
+    pub fn finish_caching(&self) {
+        if let Some(cache) = &self.0.cache {
+            cache.finish();
+        }
     }
 
     /// Per node, in order of execution, whether a device can run it, and with which kernel.
@@ -392,10 +445,14 @@ impl Inner {
             .into());
         }
         if !target.plugin.properties().iter().any(|p| p.name == name) {
-            return Ok(if name == cache::ENABLE_MMAP.name() {
-                true.to_text()
-            } else {
-                String::new()
+            let default = CacheOptions::default();
+            return Ok(match name {
+                "ENABLE_MMAP" => default.map.to_text(),
+                "CACHE_MODE" => default.mode.to_text(),
+                "CACHE_VERIFY" => default.verify.to_text(),
+                "CACHE_MAX_BYTES" => 0u64.to_text(),
+                "CACHE_WAIT_MS" => default.wait.as_millis().to_string(),
+                _ => String::new(),
             });
         }
         target.plugin.property(name, &set)
@@ -433,37 +490,41 @@ impl Inner {
         }
         target.expect_usable()?;
         let dir = dir.filter(|_| !is_meta(&*target.plugin));
-        for own in OWN {
-            if !target.plugin.properties().iter().any(|p| p.name == own.name) {
+        let options = CacheOptions::of(&properties)?;
+        // A meta device hands what concerns the cache on to the devices that it chooses.
+        let known = target.plugin.properties();
+        for own in OWN.iter().filter(|_| !is_meta(&*target.plugin)) {
+            if !known.iter().any(|p| p.name == own.name) {
                 properties.remove(own.name);
             }
         }
         let entry = match (&self.cache, dir) {
-            (Some(cache), Some(dir)) => self.entry(&**cache, &target, source, &properties, &dir)?,
+            (Some(cache), Some(dir)) => {
+                let cache = (&**cache, dir.as_path(), options);
+                self.entry(cache, &target, source, &properties)?
+            }
             _ => None,
         };
-        Ok(Job { start, target, properties, entry })
+        let times = LoadTimes { key: start.elapsed(), ..LoadTimes::default() };
+        Ok(Job { start, target, properties, entry, times })
     }
 
     /// The place of a model in the cache, unless the device's models cannot be cached.
     fn entry(
         &self,
-        cache: &dyn CacheProvider,
+        (cache, dir, options): (&dyn CacheProvider, &Path, CacheOptions),
         target: &Target,
         source: &ModelSource,
         properties: &PropertyMap,
-        dir: &Path,
     ) -> Result<Option<Box<dyn crate::cache::CacheEntry>>> {
         let mut key = BytesSink::default();
         if !target.plugin.cache_key(properties, &mut key)? {
             tracing::debug!(device = target.name, "the device's models cannot be cached");
             return Ok(None);
         }
-        let model = match source.path() {
-            Some(path) => CacheModel::File(path),
-            None => CacheModel::Graph(source.model()?),
-        };
-        Ok(cache.open(&CacheRequest { dir, device: &target.name, model, key: &key.0 }))
+        let (model, variant) = source.cache_model()?;
+        let device = &target.name;
+        Ok(cache.open(&CacheRequest { dir, device, model, variant, key: &key.0, options }))
     }
 
     fn query(
@@ -487,14 +548,26 @@ struct Job {
     target: Target,
     properties: PropertyMap,
     entry: Option<Box<dyn crate::cache::CacheEntry>>,
+    times: LoadTimes,
 }
 
 impl Job {
     /// The model from the cache.
     fn load(&mut self) -> Option<CompiledDevice> {
         let entry = self.entry.as_mut()?;
-        match import(&self.target, entry.load()?, &self.properties) {
-            Ok(model) => Some(self.done(model, true)),
+        let found = entry.load();
+        self.times.map = self.start.elapsed().saturating_sub(self.times.key);
+        let CachedBlob { blob, check } = found?;
+        match import(&self.target, blob, &self.properties) {
+            Ok(model) => {
+                let before = self.times.key + self.times.map;
+                self.times.bind = self.start.elapsed().saturating_sub(before);
+                let model = match check {
+                    Some(check) => Arc::new(CheckedModel { model, check }),
+                    None => model,
+                };
+                Some(self.done(model, true))
+            }
             Err(e) => {
                 entry.reject(&e);
                 None
@@ -505,58 +578,7 @@ impl Job {
     fn done(&self, model: Arc<dyn DeviceModel>, loaded_from_cache: bool) -> CompiledDevice {
         let (device, duration) = (self.target.name.clone(), self.start.elapsed());
         tracing::info!(device, loaded_from_cache, ?duration, "model compiled");
-        CompiledDevice { model, device, loaded_from_cache, duration }
-    }
-}
-
-/// The core as meta devices see it.
-struct Resolver {
-    inner: Arc<Inner>,
-    caller: String,
-}
-
-impl DeviceResolver for Resolver {
-    fn devices(&self) -> Vec<(String, Result<Vec<DeviceInfo>, String>)> {
-        let others = self.inner.plugins.iter().filter(|p| p.name() != self.caller);
-        others.map(|p| (p.name().to_owned(), p.probe())).collect()
-    }
-
-    fn property(&self, device: &str, name: &str) -> Result<String> {
-        self.inner.property_text(device, name)
-    }
-
-    fn accepts(&self, device: &str, name: &str) -> bool {
-        target::find(&self.inner.plugins, device).is_ok_and(|target| {
-            let known = self.inner.known(&target);
-            known.iter().any(|p| p.name == name && p.access != Access::ReadOnly)
-        })
-    }
-
-    fn compile(
-        &self,
-        model: &ModelSource,
-        device: &str,
-        properties: &PropertyMap,
-    ) -> Result<CompiledDevice> {
-        self.inner.compile(model, device, properties)
-    }
-
-    fn load_cached(
-        &self,
-        model: &ModelSource,
-        device: &str,
-        properties: &PropertyMap,
-    ) -> Result<Option<CompiledDevice>> {
-        Ok(self.inner.prepare(model, device, properties)?.load())
-    }
-
-    fn query(
-        &self,
-        model: &Model,
-        device: &str,
-        properties: &PropertyMap,
-    ) -> Result<Vec<NodeSupport>> {
-        self.inner.query(model, device, properties)
+        CompiledDevice { model, device, loaded_from_cache, duration, times: self.times }
     }
 }
 
@@ -585,44 +607,4 @@ fn guarded<T>(target: &Target, call: impl FnOnce() -> Result<T>) -> Result<T> {
 
 fn numbered(name: &str, id: &str) -> String {
     if id.is_empty() { name.to_owned() } else { format!("{name}.{id}") }
-}
-
-fn holds_blob(path: &Path) -> bool {
-    let mut start = Vec::new();
-    path.is_file()
-        && File::open(path).is_ok_and(|f| f.take(16).read_to_end(&mut start).is_ok())
-        && Blob::is_blob(&start)
-}
-
-impl From<&Path> for ModelSource {
-    /// The file, read when it is needed.
-    fn from(path: &Path) -> Self {
-        let owned = path.to_owned();
-        Self::file(path, move || frontend::read_file(&owned, &ReadOptions::default()))
-    }
-}
-
-impl From<&PathBuf> for ModelSource {
-    fn from(path: &PathBuf) -> Self {
-        path.as_path().into()
-    }
-}
-
-impl From<PathBuf> for ModelSource {
-    fn from(path: PathBuf) -> Self {
-        path.as_path().into()
-    }
-}
-
-impl From<&str> for ModelSource {
-    fn from(path: &str) -> Self {
-        Path::new(path).into()
-    }
-}
-
-impl From<&Model> for ModelSource {
-    /// A clone; weights are shared.
-    fn from(model: &Model) -> Self {
-        model.clone().into()
-    }
 }

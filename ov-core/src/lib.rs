@@ -37,6 +37,7 @@
 
 pub mod blob;
 pub mod cache;
+mod checked;
 mod compiled_model;
 mod core;
 pub mod error;

@@ -21,9 +21,11 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
+
 use crate::{
     blob::Blob,
-    cache::DigestSink,
+    cache::{CacheModel, DigestSink},
     error::{BlobError, DeviceError, InferError, Result},
     model::{Model, NodeId},
     profiling::{NodeProfile, RuntimeNode},
@@ -420,6 +422,19 @@ pub struct CompiledDevice {
     pub loaded_from_cache: bool,
     /// How long compiling or loading took.
     pub duration: Duration,
+    /// How long the steps of loading took.
+    pub times: LoadTimes,
+}
+
+/// How long the steps from a model to a compiled one took; zero for steps that were not needed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LoadTimes {
+    /// Finding the key of the cached blob: identity or content of the model's files.
+    pub key: Duration,
+    /// Opening, checking and mapping the blob; on a miss, looking for it.
+    pub map: Duration,
+    /// Binding the blob.
+    pub bind: Duration,
 }
 
 impl std::fmt::Debug for CompiledDevice {
@@ -436,10 +451,11 @@ type ReadModel = dyn Fn() -> Result<Model> + Send + Sync;
 /// A model to compile: one in memory, or a file that is read when somebody asks for the graph, which a hit in the
 /// cache never does. Clones share the model.
 #[derive(Clone)]
-pub struct ModelSource(Arc<Source>);
+pub struct ModelSource(Arc<Source>, Option<Arc<str>>);
 
 struct Source {
     path: Option<PathBuf>,
+    bytes: Option<Bytes>,
     read: Box<ReadModel>,
     model: OnceLock<Model>,
 }
@@ -457,6 +473,7 @@ impl From<Model> for ModelSource {
     fn from(model: Model) -> Self {
         let source = Source {
             path: None,
+            bytes: None,
             read: Box::new(|| {
                 Err(InferError::Other {
                     device: "the core".to_owned(),
@@ -466,7 +483,7 @@ impl From<Model> for ModelSource {
             }),
             model: OnceLock::from(model),
         };
-        Self(Arc::new(source))
+        Self(Arc::new(source), None)
     }
 }
 
@@ -476,11 +493,44 @@ impl ModelSource {
         path: impl Into<PathBuf>,
         read: impl Fn() -> Result<Model> + Send + Sync + 'static,
     ) -> Self {
-        Self(Arc::new(Source {
+        let source = Arc::new(Source {
             path: Some(path.into()),
+            bytes: None,
             read: Box::new(read),
             model: OnceLock::new(),
-        }))
+        });
+        Self(source, None)
+    }
+
+    /// The bytes of a file that refers to no other, read by `read` when it is needed.
+    pub fn bytes(
+        bytes: impl Into<Bytes>,
+        read: impl Fn() -> Result<Model> + Send + Sync + 'static,
+    ) -> Self {
+        let source = Arc::new(Source {
+            path: None,
+            bytes: Some(bytes.into()),
+            read: Box::new(read),
+            model: OnceLock::new(),
+        });
+        Self(source, None)
+    }
+
+    /// Says what `read` changes of the file, so that the model cache tells it from the file as it is: shapes, for
+    /// example.
+    #[must_use]
+    pub fn with_variant(self, variant: &str) -> Self {
+        Self(self.0, Some(variant.into()))
+    }
+
+    /// What identifies the model in the cache, and its variant.
+    pub(crate) fn cache_model(&self) -> Result<(CacheModel<'_>, &str)> {
+        let model = match (&self.0.path, &self.0.bytes) {
+            (Some(path), _) => CacheModel::File(path),
+            (None, Some(bytes)) => CacheModel::Bytes(bytes),
+            (None, None) => CacheModel::Graph(self.model()?),
+        };
+        Ok((model, self.1.as_deref().unwrap_or_default()))
     }
 
     /// The file, unless the model was given in memory.

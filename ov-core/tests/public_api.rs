@@ -13,7 +13,7 @@ use ov_core::{
     Blob, Core, Element, ElementType, Error, InferRequest, Model, ModelSource, NodeSupport,
     PartialShape, PortInfo, PropertyMap, Result, Tensor,
     blob::SectionKind,
-    cache::{CacheEntry, CacheProvider, CacheRequest},
+    cache::{CacheEntry, CacheProvider, CacheRequest, CachedBlob},
     error::{BlobError, DeviceError, InferError, PropertyError},
     op::activation::Elu,
     plugin::{CancelToken, DeviceInfo, DeviceModel, DeviceResolver, Plugin, SyncRequest},
@@ -582,8 +582,8 @@ impl CacheProvider for Provider {
 }
 
 impl CacheEntry for Entry {
-    fn load(&mut self) -> Option<Blob> {
-        self.0.blobs.lock().expect("not poisoned").get(&self.1).cloned()
+    fn load(&mut self) -> Option<CachedBlob> {
+        self.0.blobs.lock().expect("not poisoned").get(&self.1).cloned().map(CachedBlob::from)
     }
 
     fn reject(&mut self, _: &Error) {

@@ -92,6 +92,24 @@ impl CpuModel {
     }
 }
 
+/// Enters the weights of a mapped blob into the page tables, in the order of their use, beside whatever binds and runs
+/// the model: a page that is not there yet costs the first inference more than anything else.
+pub(crate) fn prefetch(blob: &Blob) {
+    let Some(weights) = blob.section(SectionKind::Weights).filter(|w| w.len() >= WORTH_A_THREAD)
+    else {
+        return;
+    };
+    let work = move || weights.chunks(WINDOW).for_each(ov_core::io::populate);
+    if let Err(error) = std::thread::Builder::new().name("ov-cpu-prefetch".to_owned()).spawn(work) {
+        tracing::debug!(%error, "no thread to prefetch weights");
+    }
+}
+
+/// Fewer bytes are faulted in as fast as a thread starts.
+const WORTH_A_THREAD: usize = 4 << 20;
+/// Bytes that are asked for at a time: faults of the inference wait for one call at most.
+const WINDOW: usize = 8 << 20;
+
 fn aligned(bytes: &[u8]) -> Result<AlignedBuffer> {
     let mut buffer = AlignedBuffer::zeroed(bytes.len()).ok_or_else(|| BlobError::Check {
         check: "memory",

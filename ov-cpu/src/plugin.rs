@@ -14,16 +14,14 @@ use ov_core::{
 use crate::{
     DEVICE_NAME, compile,
     config::{self, CpuConfig},
-    device_model::CpuModel,
+    device_model::{self, CpuModel},
     lower, pool,
     simd::Isa,
     topology::Topology,
 };
 
-/// Blobs of another build are compiled anew.
-///
-/// The number behind the version is raised when a kernel reads its packed weights or its numbers in another order.
-pub(crate) const BUILD: &str = concat!(env!("CARGO_PKG_VERSION"), "+weights.2");
+/// Version and digest of the sources: blobs of another build are compiled anew.
+pub(crate) const BUILD: &str = env!("OV_CPU_BUILD");
 
 /// Ends the target of a blob whose kernels compute in bf16.
 const BF16_SUFFIX: &str = "+bf16";
@@ -41,6 +39,7 @@ impl CpuPlugin {
         Arc::new(Self { topology: Topology::detect() })
     }
 
+    /// Reads a file that is long on large machines, so it is asked for by name only.
     fn full_name() -> String {
         std::fs::read_to_string("/proc/cpuinfo")
             .ok()
@@ -59,7 +58,10 @@ impl Plugin for CpuPlugin {
     }
 
     fn probe(&self) -> Result<Vec<DeviceInfo>, String> {
-        Ok(vec![DeviceInfo { id: String::new(), full_name: Self::full_name() }])
+        Ok(vec![DeviceInfo {
+            id: String::new(),
+            full_name: crate::simd::brand().unwrap_or_else(Self::full_name),
+        }])
     }
 
     fn properties(&self) -> &'static [PropertyInfo] {
@@ -127,6 +129,7 @@ impl Plugin for CpuPlugin {
         config.isa =
             Isa::named(isa).filter(|isa| !bf16 || isa.has_bf16()).ok_or_else(incompatible)?;
         config.precision = if bf16 { ElementType::Bf16 } else { ElementType::F32 };
+        device_model::prefetch(&blob);
         Ok(Arc::new(CpuModel::bind(blob, config)?))
     }
 

@@ -21,7 +21,7 @@ use crate::{
     load::{self, Reference},
     plot, process,
     properties::Extra,
-    report::{self, Profiles, Report},
+    report::{self, Profiles, Report, Steps},
     sampler::{self, Limit, Run},
     stats::Summary,
     zoo,
@@ -44,9 +44,12 @@ fn measure(args: &BenchArgs, name: &str) -> Result<()> {
     let extra = Extra { nireq: args.nireq, counters: args.counters };
     let place = Place::of(&args.target, extra)?;
     let shape = args.feed.shape.as_deref();
+    let dirty_before = args.memory.then(process::dirty_mb);
+    let before_load = Instant::now();
     let before_load_ns = process::wall_clock_ns();
     let loaded = load::load(&place.core, &reference, shape, &place.device, &place.properties)?;
     let load::Loaded { compiled, mut request, read_ms, compile_ms, load_ms } = loaded;
+    let import_dirty_mb = dirty_before.map(|before| process::dirty_mb() - before);
     let inputs = inputs::tensors(&place.core, &reference, &compiled, &args.feed)?;
     sampler::set_inputs(&mut request, &inputs)?;
     let start = Instant::now();
@@ -60,13 +63,29 @@ fn measure(args: &BenchArgs, name: &str) -> Result<()> {
         compile_ms,
         load_ms,
         first_ms: first.as_secs_f64() * 1e3,
+        import_dirty_mb,
         ..Report::default()
     };
     if let Some(start_ns) = args.cold_start_ns {
-        let before_load_ms = before_load_ns.saturating_sub(start_ns) as f64 / 1e6;
-        report.start_to_result_ms = Some(before_load_ms + report.load_ms + report.first_ms);
+        let total = before_load.elapsed();
+        let between = |from: u64, to: u64| to.saturating_sub(from) as f64 / 1e6;
+        let before_ms = between(start_ns, before_load_ns);
+        let total_ms = total.as_secs_f64() * 1e3;
+        report.start_to_result_ms = Some(before_ms + total_ms);
+        let times = compiled.load_times();
+        let ms = |time: Duration| time.as_secs_f64() * 1e3;
+        report.steps = Some(Steps {
+            process_ms: between(start_ns, process::began_ns()),
+            open_ms: between(process::began_ns(), before_load_ns),
+            key_ms: ms(times.key),
+            map_ms: ms(times.map),
+            bind_ms: ms(times.bind),
+            request_ms: report.load_ms - report.read_ms - report.compile_ms,
+            inputs_ms: total_ms - report.load_ms - report.first_ms,
+        });
         describe_model(&mut report, &compiled);
         report.rss_mb = process::peak_rss_mb();
+        report.private_mb = Some(process::private_mb());
         println!("{}", serde_json::to_string(&report)?);
         return Ok(());
     }
@@ -193,12 +212,27 @@ fn summarise_cold(reports: &[Report]) -> Report {
     let totals: Vec<f64> =
         reports.iter().filter_map(|r| r.start_to_result_ms).map(|ms| ms * 1e3).collect();
     let summary = Summary::of(&totals);
+    let step = |field: fn(&Steps) -> f64| {
+        let values: Vec<f64> = reports.iter().filter_map(|r| r.steps.as_ref()).map(field).collect();
+        Summary::of(&values).median_us
+    };
+    let steps = Steps {
+        process_ms: step(|s| s.process_ms),
+        open_ms: step(|s| s.open_ms),
+        key_ms: step(|s| s.key_ms),
+        map_ms: step(|s| s.map_ms),
+        bind_ms: step(|s| s.bind_ms),
+        request_ms: step(|s| s.request_ms),
+        inputs_ms: step(|s| s.inputs_ms),
+    };
     let mut report = Report {
+        steps: reports[0].steps.is_some().then_some(steps),
         read_ms: median(|r| r.read_ms),
         compile_ms: median(|r| r.compile_ms),
         load_ms: median(|r| r.load_ms),
         first_ms: median(|r| r.first_ms),
         rss_mb: median(|r| r.rss_mb),
+        private_mb: Some(median(|r| r.private_mb.unwrap_or_default())),
         start_to_result_ms: Some(summary.median_us / 1e3),
         throughput_per_s: 1e6 / summary.mean_us.max(f64::MIN_POSITIVE),
         mode: "cold".to_owned(),

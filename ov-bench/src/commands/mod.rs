@@ -1,10 +1,12 @@
 //! The commands, one file each.
 
 pub(crate) mod bench;
+pub(crate) mod cache;
 pub(crate) mod compile;
 pub(crate) mod conformance;
 pub(crate) mod infer;
 pub(crate) mod query;
+pub(crate) mod roundtrip;
 pub(crate) mod zoo;
 
 use anyhow::Result;

@@ -1,5 +1,7 @@
 //! Little-endian values to and from bytes; reading checks every length against what is left.
 
+use std::ops::Range;
+
 use super::format::failed;
 use crate::{
     error::Result,
@@ -76,7 +78,13 @@ impl Encoder {
 
     /// Writes an element type.
     pub fn element_type(&mut self, element_type: ElementType) {
-        self.text(element_type.name());
+        self.u8(element_type.code());
+    }
+
+    /// Writes a range.
+    pub fn range(&mut self, range: &Range<usize>) {
+        self.size(range.start);
+        self.size(range.end);
     }
 
     /// Writes a shape; symbols are not kept.
@@ -88,6 +96,9 @@ impl Encoder {
         });
     }
 }
+
+/// Far above any model's.
+const MAX_RANK: usize = 64;
 
 /// Reads what [`Encoder`] wrote, from bytes that are not trusted.
 #[derive(Clone, Debug)]
@@ -209,10 +220,31 @@ impl<'a> Decoder<'a> {
     /// Reads an element type.
     ///
     /// # Errors
-    /// When there is none of that name.
+    /// When there is none of that number.
     pub fn element_type(&mut self) -> Result<ElementType> {
-        let text = self.text()?;
-        text.parse().map_err(|_| failed("decoding", "an element type", text))
+        let code = self.u8()?;
+        ElementType::from_code(code).ok_or_else(|| failed("decoding", "an element type", code))
+    }
+
+    /// Reads a range that ends at `limit` at the latest.
+    ///
+    /// # Errors
+    /// When it ends later, or before it starts.
+    pub fn range(&mut self, limit: usize) -> Result<Range<usize>> {
+        let (start, end) = (self.size()?, self.size()?);
+        if start <= end && end <= limit {
+            return Ok(start..end);
+        }
+        let expected = format_args!("a range that ends at {limit} at the latest");
+        Err(failed("decoding", expected, format_args!("{start}..{end}")))
+    }
+
+    /// An error that says what was expected here.
+    ///
+    /// # Errors
+    /// Always.
+    pub fn fail<T>(&self, expected: impl std::fmt::Display) -> Result<T> {
+        Err(failed("decoding", expected, format_args!("other bytes before {}", self.position())))
     }
 
     /// Reads a shape.
@@ -235,6 +267,13 @@ impl<'a> Decoder<'a> {
                 max => Ok(Dimension::bounded(min, max)),
             }
         })?;
+        if dims.len() > MAX_RANK {
+            return Err(failed(
+                "decoding",
+                format_args!("a rank of at most {MAX_RANK}"),
+                dims.len(),
+            ));
+        }
         Ok(if ranked { PartialShape::new(&dims) } else { PartialShape::dynamic() })
     }
 
@@ -295,5 +334,11 @@ mod tests {
         assert!(Decoder::new(&huge).list(Decoder::u8).is_err());
         assert!(Decoder::new(&[2]).bool().is_err());
         assert!(Decoder::new(&[1, 0, 0, 0, 0, 0, 0, 0, 0xFF]).text().is_err());
+        assert!(Decoder::new(&[0xFF]).element_type().is_err());
+        let range = |start: u64, end: u64| [start.to_le_bytes(), end.to_le_bytes()].concat();
+        assert_eq!(Decoder::new(&range(2, 5)).range(5).expect("within"), 2..5);
+        for (start, end) in [(0, 6), (3, 2), (u64::MAX, u64::MAX)] {
+            assert!(Decoder::new(&range(start, end)).range(5).is_err());
+        }
     }
 }

@@ -93,6 +93,11 @@ impl SectionKind {
         Self::ALL.get(usize::try_from(number).ok()?.checked_sub(1)?).copied()
     }
 
+    /// Whether memory safety depends on its bytes, so that they are copied before they are checked.
+    pub(super) fn is_copied(self) -> bool {
+        matches!(self, Self::Meta | Self::Plan | Self::WeightReferences | Self::Tune)
+    }
+
     /// Where a section of `len` bytes may start.
     #[must_use]
     pub fn alignment(self, len: usize) -> usize {

@@ -20,5 +20,5 @@ pub use format::{
 };
 pub use meta::Meta;
 pub use reader::Blob;
-pub use seal::{HashFn, Seal, Verify};
+pub use seal::{HashFn, Seal, Sealer, Verify};
 pub use writer::{BlobBuffer, BlobWriter};

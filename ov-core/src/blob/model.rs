@@ -5,7 +5,7 @@ use crate::{
     error::Result,
     model::{Model, NodeId, Value},
     op::{self, Attribute, AttributeVisitor, Op, OpError, OpResult},
-    tensor::{Shape, Tensor},
+    tensor::{ElementType, Shape, Tensor},
 };
 
 /// Bodies within bodies.
@@ -19,22 +19,34 @@ impl Encoder {
     pub fn op(&mut self, op: &dyn Op) -> Result<()> {
         self.text(op.kind().name);
         self.u32(op.kind().opset);
-        op.clone_box()
-            .visit_attributes(&mut Writer(self))
-            .map_err(|e| failed("encoding an operator", "attributes", e))
+        let writer = &mut Writer { to: self, bodies: Bodies::Here };
+        op.clone_box().visit_attributes(writer).map_err(|e| encoding(op, e))
     }
 
-    /// Writes a tensor.
+    /// Writes the attributes of an operator but not its bodies, for [`Decoder::attributes`].
+    ///
+    /// # Errors
+    /// None for operators made with [`define_op!`](crate::define_op).
+    pub fn attributes(&mut self, op: &dyn Op) -> Result<()> {
+        let writer = &mut Writer { to: self, bodies: Bodies::Elsewhere };
+        op.clone_box().visit_attributes(writer).map_err(|e| encoding(op, e))
+    }
+
+    /// Writes a tensor, a sequence or a map.
     pub fn tensor(&mut self, tensor: &Tensor) {
         self.element_type(tensor.element_type());
         self.sizes(tensor.shape());
-        match tensor.as_strings() {
-            Ok(texts) => self.list(texts.iter(), |e, t| e.text(t)),
-            Err(_) => {
-                let tensor = tensor.to_contiguous();
-                self.size(tensor.bytes().len());
-                self.raw(tensor.bytes());
-            }
+        if let Ok(texts) = tensor.as_strings() {
+            self.list(texts.iter(), |e, t| e.text(t));
+        } else if let Ok(items) = tensor.as_sequence() {
+            self.list(items.iter(), Self::tensor);
+        } else if let Ok((keys, values)) = tensor.as_map() {
+            self.tensor(keys);
+            self.tensor(values);
+        } else {
+            let tensor = tensor.to_contiguous();
+            self.size(tensor.bytes().len());
+            self.raw(tensor.bytes());
         }
     }
 
@@ -86,21 +98,50 @@ impl Decoder<'_> {
                 failed("operator", "a known one", format_args!("{name} of opset {opset}"))
             })?;
         let mut op = (entry.create)();
-        op.visit_attributes(&mut Reader { from: self, depth })
+        op.visit_attributes(&mut Reader { from: self, depth, bodies: None })
             .map_err(|e| failed("decoding an operator", format_args!("attributes of {name}"), e))?;
         Ok(op)
     }
 
-    /// Reads a tensor.
+    /// Reads the attributes that [`Encoder::attributes`] wrote into `op`, and gives it `bodies`, in order.
+    ///
+    /// # Errors
+    /// When the bytes are damaged or the operator has more bodies.
+    pub fn attributes(&mut self, op: &mut dyn Op, bodies: Vec<Model>) -> Result<()> {
+        let kind = op.kind();
+        let bodies = Some(bodies.into_iter());
+        op.visit_attributes(&mut Reader { from: self, depth: MAX_DEPTH, bodies })
+            .map_err(|e| failed("decoding an operator", format_args!("attributes of {kind}"), e))
+    }
+
+    /// Reads a tensor, a sequence or a map.
     ///
     /// # Errors
     /// When its bytes do not fit its shape.
     pub fn tensor(&mut self) -> Result<Tensor> {
+        self.tensor_within(MAX_DEPTH)
+    }
+
+    /// A tensor whose items may hold items themselves, `depth` times.
+    fn tensor_within(&mut self, depth: usize) -> Result<Tensor> {
+        let Some(depth) = depth.checked_sub(1) else {
+            return Err(failed("depth of items", format_args!("at most {MAX_DEPTH}"), "more"));
+        };
         let element_type = self.element_type()?;
         let shape: Shape = self.sizes()?.into();
-        if element_type == crate::ElementType::String {
-            let texts = self.list(|d| d.text().map(str::to_owned))?;
-            return Ok(Tensor::from_strings(shape, texts)?);
+        match element_type {
+            ElementType::String => {
+                let texts = self.list(|d| d.text().map(str::to_owned))?;
+                return Ok(Tensor::from_strings(shape, texts)?);
+            }
+            ElementType::Sequence => {
+                return Ok(Tensor::from_sequence(self.list(|d| d.tensor_within(depth))?));
+            }
+            ElementType::Map => {
+                let (keys, values) = (self.tensor_within(depth)?, self.tensor_within(depth)?);
+                return Ok(Tensor::from_map(keys, values)?);
+            }
+            _ => {}
         }
         let len = self.size()?;
         let bytes = self.bytes(len)?;
@@ -161,11 +202,27 @@ fn op_error(e: impl std::fmt::Display) -> OpError {
     OpError::Invalid(e.to_string())
 }
 
-struct Writer<'e>(&'e mut Encoder);
+fn encoding(op: &dyn Op, error: OpError) -> crate::Error {
+    failed("encoding an operator", format_args!("attributes of {}", op.kind()), error)
+}
+
+/// Where the bodies of an operator go.
+#[derive(Clone, Copy)]
+enum Bodies {
+    /// Among the attributes.
+    Here,
+    /// Whoever writes the operator takes care of them.
+    Elsewhere,
+}
+
+struct Writer<'e> {
+    to: &'e mut Encoder,
+    bodies: Bodies,
+}
 
 impl AttributeVisitor for Writer<'_> {
     fn visit(&mut self, _: &'static str, attribute: Attribute<'_>) -> OpResult<()> {
-        let e = &mut *self.0;
+        let e = &mut *self.to;
         match attribute {
             Attribute::Bool(v) => e.bool(*v),
             Attribute::I64(v) => e.i64(*v),
@@ -177,7 +234,10 @@ impl AttributeVisitor for Writer<'_> {
             Attribute::ElementType(v) => e.element_type(*v),
             Attribute::PartialShape(v) => e.partial_shape(v),
             Attribute::Tensor(v) => e.tensor(v),
-            Attribute::Body(v) => e.model(v).map_err(op_error)?,
+            Attribute::Body(v) => match self.bodies {
+                Bodies::Here => e.model(v).map_err(op_error)?,
+                Bodies::Elsewhere => {}
+            },
             Attribute::Choice(v) => e.text(v.text()),
         }
         Ok(())
@@ -187,6 +247,8 @@ impl AttributeVisitor for Writer<'_> {
 struct Reader<'d, 'a> {
     from: &'d mut Decoder<'a>,
     depth: usize,
+    /// Bodies that are not among the attributes.
+    bodies: Option<std::vec::IntoIter<Model>>,
 }
 
 impl Reader<'_, '_> {
@@ -203,7 +265,13 @@ impl Reader<'_, '_> {
             Attribute::ElementType(v) => *v = d.element_type()?,
             Attribute::PartialShape(v) => *v = d.partial_shape()?,
             Attribute::Tensor(v) => *v = d.tensor()?,
-            Attribute::Body(v) => *v = d.model_within(self.depth)?,
+            Attribute::Body(v) => match &mut self.bodies {
+                None => *v = d.model_within(self.depth)?,
+                Some(bodies) => match bodies.next() {
+                    Some(body) => *v = body,
+                    None => return d.fail("a body"),
+                },
+            },
             Attribute::Choice(v) => {
                 let text = d.text()?;
                 if !v.set_text(text) {
@@ -238,6 +306,24 @@ mod tests {
             d.end().expect("all read");
             assert_eq!(back.kind(), entry.kind);
             assert_eq!(back.attributes_text(), op.attributes_text(), "{}", entry.kind);
+        }
+    }
+
+    #[test]
+    fn sequences_and_maps_come_back() {
+        let item = Tensor::from_vec([2], vec![1.0f32, 2.0]).expect("fits");
+        let keys = Tensor::from_i64s(&[3, 4]);
+        let map = Tensor::from_map(keys, item.clone()).expect("as many keys as values");
+        let sequence = Tensor::from_sequence(vec![item.clone(), map]);
+        let mut e = Encoder::new();
+        e.tensor(&sequence);
+        let bytes = e.into_bytes();
+        let back = Decoder::new(&bytes).tensor().expect("whole");
+        let items = back.as_sequence().expect("a sequence");
+        assert_eq!(items[0].bytes(), item.bytes());
+        assert_eq!(items[1].as_map().expect("a map").1.bytes(), item.bytes());
+        for len in 0..bytes.len() {
+            assert!(Decoder::new(&bytes[..len]).tensor().is_err(), "cut to {len}");
         }
     }
 

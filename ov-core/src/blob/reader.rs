@@ -1,6 +1,6 @@
 //! Bytes that were checked to have the structure of a blob.
 
-use std::{path::Path, sync::Arc};
+use std::{fs::File, io::Read as _, path::Path, sync::Arc};
 
 use bytes::Bytes;
 
@@ -17,6 +17,10 @@ use crate::{
 #[derive(Clone)]
 pub struct Blob {
     bytes: Bytes,
+    /// Copies of header and table, and of the sections that decide memory safety: a mapped file could change after
+    /// they were checked.
+    head: Bytes,
+    copies: Arc<[(SectionKind, Bytes)]>,
     header: Arc<Header>,
     sections: Arc<[Section]>,
 }
@@ -43,19 +47,28 @@ impl Blob {
     /// [`BlobError::Check`] with what is wrong.
     pub fn from_bytes(bytes: Bytes) -> Result<Self> {
         let total = bytes.len();
-        let header = Header::decode(bytes.get(..HEADER_LEN).unwrap_or(&bytes), total)?;
+        let first = bytes.get(..HEADER_LEN).unwrap_or(&bytes).to_vec();
+        let header = Header::decode(&first, total)?;
+        let table_end = HEADER_LEN + header.sections * ENTRY_LEN;
         let table = bytes
-            .get(HEADER_LEN..HEADER_LEN + header.sections * ENTRY_LEN)
-            .ok_or_else(|| failed("table", "a table within the blob", total))?;
+            .get(HEADER_LEN..table_end)
+            .ok_or_else(|| failed("table", "a table within the blob", total))?
+            .to_vec();
         let sections: Vec<Section> =
             table.chunks_exact(ENTRY_LEN).map(Section::decode).collect::<Result<_>>()?;
-        check_sections(&bytes, &sections)?;
+        check_sections(total, &sections)?;
         let bytes = if bytes.as_ptr().addr().is_multiple_of(TENSOR_ALIGNMENT) {
             bytes
         } else {
             Bytes::from_owner(HugeBuffer::copy_of(&bytes).map_err(no_memory)?)
         };
-        Ok(Self { bytes, header: Arc::new(header), sections: sections.into() })
+        let copies = sections
+            .iter()
+            .filter_map(|s| Some((s.kind.filter(|k| k.is_copied())?, s)))
+            .map(|(kind, s)| (kind, Bytes::copy_from_slice(&bytes[s.offset..s.offset + s.len])))
+            .collect();
+        let head = [first, table].concat().into();
+        Ok(Self { bytes, head, copies, header: Arc::new(header), sections: sections.into() })
     }
 
     /// Maps a file and checks it.
@@ -66,6 +79,26 @@ impl Blob {
         let file = MappedFile::open(path)
             .map_err(|source| BlobError::Io { path: path.to_owned(), source })?;
         Self::from_bytes(file.into_bytes())
+    }
+
+    /// Reads a file into memory and checks it: for files that others may change in place.
+    ///
+    /// # Errors
+    /// [`BlobError::Io`] or [`BlobError::Check`].
+    pub fn read(path: &Path) -> Result<Self> {
+        let file =
+            File::open(path).map_err(|source| BlobError::Io { path: path.to_owned(), source })?;
+        Self::read_from(&file)
+    }
+
+    /// As [`Blob::read`], from an open file.
+    ///
+    /// # Errors
+    /// [`BlobError::Io`] or [`BlobError::Check`].
+    pub fn read_from(file: &File) -> Result<Self> {
+        let bytes = read_file(file)
+            .map_err(|source| BlobError::Io { path: "(an open file)".into(), source })?;
+        Self::from_bytes(bytes)
     }
 
     /// Everything.
@@ -99,11 +132,37 @@ impl Blob {
         Some(self.bytes.slice(section.offset..section.offset + section.len))
     }
 
-    /// A copy of a section on the heap, for metadata that is checked before it is used: a mapped file could change
-    /// after the check.
+    /// A section on the heap, for metadata that is checked before it is used: a mapped file could change after the
+    /// check. The copy was made before anything was checked.
     #[must_use]
-    pub fn copy_section(&self, kind: SectionKind) -> Option<Vec<u8>> {
-        self.section(kind).map(|b| b.to_vec())
+    pub fn copy_section(&self, kind: SectionKind) -> Option<Bytes> {
+        let copy = self.copies.iter().find(|(k, _)| *k == kind).map(|(_, bytes)| bytes.clone());
+        copy.or_else(|| self.section(kind).map(|bytes| Bytes::copy_from_slice(&bytes)))
+    }
+
+    /// Header and section table as they were checked.
+    pub(super) fn head(&self) -> &[u8] {
+        &self.head
+    }
+
+    /// The bytes of a section that hashes are compared with: the copy, where there is one.
+    pub(super) fn checked_bytes(&self, section: &Section) -> Bytes {
+        let copy = self.copies.iter().find(|(k, _)| Some(*k) == section.kind);
+        copy.map_or_else(
+            || self.bytes.slice(section.offset..section.offset + section.len),
+            |(_, bytes)| bytes.clone(),
+        )
+    }
+
+    /// Checks that the gaps between sections are zeros.
+    pub(super) fn check_padding(&self) -> Result<()> {
+        let mut end = self.head.len();
+        for s in self.sections.iter() {
+            let clean = self.bytes[end..s.offset].iter().all(|b| *b == 0);
+            check("section padding", clean, "zeros", format_args!("other bytes after {end}"))?;
+            end = s.offset + s.len;
+        }
+        Ok(())
     }
 
     /// A tensor in place over `offset` of a section.
@@ -130,8 +189,16 @@ impl Blob {
     }
 }
 
-fn check_sections(bytes: &[u8], sections: &[Section]) -> Result<()> {
-    let total = bytes.len();
+/// A whole file in memory of huge pages.
+pub(super) fn read_file(file: &File) -> std::io::Result<Bytes> {
+    let len = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX);
+    let mut buffer = HugeBuffer::zeroed(len)?;
+    let mut file = file;
+    file.read_exact(&mut buffer)?;
+    Ok(Bytes::from_owner(buffer))
+}
+
+fn check_sections(total: usize, sections: &[Section]) -> Result<()> {
     let mut end = HEADER_LEN + sections.len() * ENTRY_LEN;
     let mut seen = Vec::new();
     for s in sections {
@@ -145,9 +212,8 @@ fn check_sections(bytes: &[u8], sections: &[Section]) -> Result<()> {
             && s.offset.is_multiple_of(s.alignment);
         let got = format_args!("{} for {}", s.offset, s.alignment);
         check("section alignment", aligned, "a multiple of a power of two up to 2 MiB", got)?;
-        let gap = &bytes[end..s.offset];
-        let clean = gap.len() < MAX_ALIGNMENT && gap.iter().all(|b| *b == 0);
-        check("section padding", clean, "less than 2 MiB of zeros", gap.len())?;
+        let gap = s.offset - end;
+        check("section padding", gap < MAX_ALIGNMENT, "less than 2 MiB", gap)?;
         if let Some(kind) = s.kind {
             let first = !seen.contains(&kind);
             check("sections", first, "one section of a kind", format_args!("two of {kind:?}"))?;

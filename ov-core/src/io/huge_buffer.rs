@@ -3,6 +3,7 @@
 use std::{
     fmt, io,
     ops::{Deref, DerefMut},
+    thread::{self, JoinHandle},
 };
 
 use memmap2::MmapMut;
@@ -13,12 +14,25 @@ use crate::tensor::{AlignedBuffer, TensorBuffer};
 ///
 /// Faulting in small anonymous pages costs more than anything else that happens to large fresh memory, so large buffers
 /// ask for huge pages; memory is not touched before it is written.
-pub struct HugeBuffer(Memory);
+pub struct HugeBuffer {
+    memory: Memory,
+    /// The thread that faults the memory in; it ends before the memory does.
+    faulting: Option<JoinHandle<()>>,
+}
 
 enum Memory {
     Small(AlignedBuffer),
     Large { map: MmapMut, start: usize, len: usize },
 }
+
+/// Where a buffer lies, for a thread that touches no byte of it.
+struct Pages {
+    start: *mut u8,
+    len: usize,
+}
+
+// SAFETY: the thread that gets it only asks the system to enter pages, which may happen beside any use of them.
+unsafe impl Send for Pages {}
 
 const HUGE_PAGE: usize = 2 << 20;
 
@@ -31,7 +45,7 @@ impl HugeBuffer {
         let too_large = || io::Error::from(io::ErrorKind::OutOfMemory);
         if len < HUGE_PAGE {
             return AlignedBuffer::zeroed(len)
-                .map(|b| Self(Memory::Small(b)))
+                .map(|b| Self { memory: Memory::Small(b), faulting: None })
                 .ok_or_else(too_large);
         }
         let map = MmapMut::map_anon(len.checked_add(HUGE_PAGE).ok_or_else(too_large)?)?;
@@ -40,7 +54,22 @@ impl HugeBuffer {
             tracing::debug!(error = %e, len, "no huge pages");
         }
         let start = map.as_ptr().addr().next_multiple_of(HUGE_PAGE) - map.as_ptr().addr();
-        Ok(Self(Memory::Large { map, start, len }))
+        Ok(Self { memory: Memory::Large { map, start, len }, faulting: None })
+    }
+
+    /// Faults the memory in on a thread of its own: the system fills each page with zeros, which takes longer than
+    /// anything else that a first inference would wait for. Small buffers are left as they are.
+    pub fn fault_in(&mut self) {
+        if self.faulting.is_some() || matches!(self.memory, Memory::Small(_)) {
+            return;
+        }
+        let pages = Pages { start: self.as_mut_ptr(), len: self.len() };
+        let work = move || {
+            let pages = pages;
+            // SAFETY: the buffer joins this thread before it unmaps the range, and only page tables are touched.
+            unsafe { super::system::populate_range(pages.start, pages.len) };
+        };
+        self.faulting = thread::Builder::new().name("ov-fault-in".to_owned()).spawn(work).ok();
     }
 
     /// A copy of `bytes`.
@@ -54,11 +83,21 @@ impl HugeBuffer {
     }
 }
 
+impl Drop for HugeBuffer {
+    fn drop(&mut self) {
+        if let Some(faulting) = self.faulting.take()
+            && faulting.join().is_err()
+        {
+            tracing::error!("the thread that faults memory in had panicked");
+        }
+    }
+}
+
 impl Deref for HugeBuffer {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        match &self.0 {
+        match &self.memory {
             Memory::Small(b) => b.bytes(),
             Memory::Large { map, start, len } => &map[*start..*start + *len],
         }
@@ -67,7 +106,7 @@ impl Deref for HugeBuffer {
 
 impl DerefMut for HugeBuffer {
     fn deref_mut(&mut self) -> &mut [u8] {
-        match &mut self.0 {
+        match &mut self.memory {
             Memory::Small(b) => b.bytes_mut().expect("an aligned buffer is writable"),
             Memory::Large { map, start, len } => &mut map[*start..*start + *len],
         }
@@ -119,5 +158,16 @@ mod tests {
             }
         }
         assert!(HugeBuffer::zeroed(usize::MAX).is_err());
+    }
+
+    #[test]
+    fn memory_may_be_used_while_it_is_faulted_in() {
+        for len in [100, HUGE_PAGE, 5 * HUGE_PAGE + 1] {
+            let mut b = HugeBuffer::zeroed(len).expect("fits");
+            b.fault_in();
+            b.fault_in();
+            b.iter_mut().enumerate().for_each(|(i, b)| *b = i as u8);
+            assert!(b.iter().enumerate().all(|(i, b)| *b == i as u8));
+        }
     }
 }

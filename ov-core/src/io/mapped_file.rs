@@ -42,6 +42,14 @@ impl MappedFile {
         // SAFETY: the map is read-only; that the file is not changed in place while mapped is the contract of this
         // type, and no reference into it is turned into a type with invalid bit patterns (see `blob`, `frontend`).
         let map = unsafe { Mmap::map(file)? };
+        // What is read from the disk then comes in huge pages, each entered by one fault: without this, a file that the
+        // page cache has dropped comes back in pages of the read-ahead.
+        #[cfg(target_os = "linux")]
+        if map.len() >= HUGE_PAGE
+            && let Err(e) = map.advise(memmap2::Advice::HugePage)
+        {
+            tracing::debug!(error = %e, "no huge pages for a mapped file");
+        }
         Ok(Self { map: Some(map) })
     }
 
@@ -51,6 +59,9 @@ impl MappedFile {
         Bytes::from_owner(self)
     }
 }
+
+#[cfg(target_os = "linux")]
+const HUGE_PAGE: usize = 2 << 20;
 
 impl Deref for MappedFile {
     type Target = [u8];

@@ -5,8 +5,12 @@ mod background;
 mod external;
 mod huge_buffer;
 mod mapped_file;
+mod system;
 
 pub use background::BackgroundThread;
 pub use external::ExternalFiles;
 pub use huge_buffer::HugeBuffer;
 pub use mapped_file::MappedFile;
+pub use system::{
+    FileSystem, file_system, free_bytes, populate, reserve_space, user, yield_to_others,
+};

@@ -115,6 +115,16 @@ impl ElementType {
         NAMES.iter().map(|(t, _, _)| *t)
     }
 
+    /// Its number in blobs.
+    pub(crate) fn code(self) -> u8 {
+        self as u8
+    }
+
+    /// The element type of a number in a blob.
+    pub(crate) fn from_code(code: u8) -> Option<Self> {
+        NAMES.get(usize::from(code)).map(|(t, _, _)| *t).filter(|t| t.code() == code)
+    }
+
     /// OpenVINO's lower-case spelling, for example `f32`, `boolean`, `u1`.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -375,10 +385,12 @@ mod tests {
     #[test]
     fn names_round_trip_in_both_spellings() {
         for t in ElementType::all() {
+            assert_eq!(ElementType::from_code(t.code()), Some(t));
             assert_eq!(t.name().parse(), Ok(t));
             assert_eq!(t.ir_name().parse(), Ok(t));
         }
         assert!("f31".parse::<ElementType>().is_err());
+        assert_eq!(ElementType::from_code(200), None);
     }
 
     #[test]

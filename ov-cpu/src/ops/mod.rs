@@ -8,19 +8,15 @@ pub mod matmul;
 pub mod pooling;
 pub mod quantize;
 
-use ov_core::op::{self, Op, OpEntry};
+use ov_core::op::{self, OpEntry};
 
 /// The CPU device's own operators.
 const OPS: &[&[OpEntry]] =
     &[convolution::OPS, integer::OPS, matmul::OPS, pooling::OPS, quantize::OPS];
 
-/// An operator with default attributes, by exact name and version.
+/// An operator by exact name and version.
 #[must_use]
-pub fn create(name: &str, opset: u32) -> Option<Box<dyn Op>> {
-    OPS.iter()
-        .copied()
-        .flatten()
-        .chain(op::all())
-        .find(|e| e.kind.name == name && e.kind.opset == opset)
-        .map(|e| (e.create)())
+pub fn find(name: &str, opset: u32) -> Option<&'static OpEntry> {
+    let mut every = OPS.iter().copied().flatten().chain(op::all());
+    every.find(|e| e.kind.name == name && e.kind.opset == opset)
 }

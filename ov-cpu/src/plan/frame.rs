@@ -3,11 +3,7 @@
 
 use std::sync::{Arc, atomic::AtomicUsize};
 
-use ov_core::{
-    Tensor,
-    io::HugeBuffer,
-    tensor::{AlignedBuffer, TensorBuffer},
-};
+use ov_core::{Tensor, io::HugeBuffer};
 
 use super::{Home, Plan, Source};
 
@@ -15,10 +11,11 @@ use super::{Home, Plan, Source};
 #[derive(Debug, Default)]
 pub(super) struct Frame {
     pub(super) plan: Option<Arc<Plan>>,
-    arena: Option<HugeBuffer>,
+    /// The arena, and after it the scratch memory of each thread: one block, so that huge pages serve all of it.
+    memory: Option<HugeBuffer>,
     arena_len: usize,
-    scratch: Vec<AlignedBuffer>,
     scratch_len: usize,
+    threads: usize,
     pub(super) addresses: Vec<*mut u8>,
     pub(super) lens: Vec<usize>,
     /// Per step and thread, how many items of the thread's share have been handed out.
@@ -33,6 +30,9 @@ unsafe impl Send for Frame {}
 // SAFETY: shared access only reads addresses.
 unsafe impl Sync for Frame {}
 
+/// Arena and scratch memories start at multiples of this: no two threads write one page.
+const APART: usize = 4096;
+
 /// No memory for an inference.
 #[derive(Debug, thiserror::Error)]
 #[error("the plan needs {0} bytes for activations, which cannot be allocated")]
@@ -41,25 +41,28 @@ pub(super) struct OutOfMemory(usize);
 impl Frame {
     /// Makes the frame ready for `plan` on `threads`; does nothing when it already is.
     pub(super) fn prepare(&mut self, plan: &Arc<Plan>, threads: usize) -> Result<(), OutOfMemory> {
-        if self.plan.as_ref().is_some_and(|p| Arc::ptr_eq(p, plan)) && self.scratch.len() == threads
-        {
+        if self.plan.as_ref().is_some_and(|p| Arc::ptr_eq(p, plan)) && self.threads == threads {
             return Ok(());
         }
-        if self.arena.is_none() || self.arena_len < plan.arena_len {
-            self.arena = None;
-            self.arena =
-                Some(HugeBuffer::zeroed(plan.arena_len).map_err(|_| OutOfMemory(plan.arena_len))?);
-            self.arena_len = plan.arena_len;
+        if self.memory.is_none()
+            || self.arena_len < plan.arena_len
+            || self.scratch_len < plan.scratch_len
+            || self.threads != threads
+        {
+            self.memory = None;
+            self.arena_len = plan.arena_len.max(self.arena_len).next_multiple_of(APART);
+            self.scratch_len = plan.scratch_len.max(self.scratch_len).next_multiple_of(APART);
+            self.threads = threads;
+            let needed = self
+                .scratch_len
+                .checked_mul(threads)
+                .and_then(|scratch| scratch.checked_add(self.arena_len))
+                .ok_or(OutOfMemory(plan.arena_len))?;
+            let mut memory = HugeBuffer::zeroed(needed).map_err(|_| OutOfMemory(needed))?;
+            memory.fault_in();
+            self.memory = Some(memory);
         }
-        if self.scratch_len < plan.scratch_len || self.scratch.len() != threads {
-            self.scratch_len = plan.scratch_len.max(self.scratch_len);
-            self.scratch = (0..threads)
-                .map(|_| {
-                    AlignedBuffer::zeroed(self.scratch_len).ok_or(OutOfMemory(self.scratch_len))
-                })
-                .collect::<Result<_, _>>()?;
-        }
-        let base = self.arena.as_mut().map_or(std::ptr::null_mut(), |a| a.as_mut_ptr());
+        let base = self.memory.as_mut().map_or(std::ptr::null_mut(), |memory| memory.as_mut_ptr());
         self.addresses.clear();
         self.addresses.extend(plan.slots.iter().map(|slot| match &slot.home {
             // SAFETY: the plan keeps offset + length within `arena_len`, which the arena has.
@@ -81,8 +84,10 @@ impl Frame {
     /// Only thread `thread` of the running inference may call this, and not while it holds an earlier result.
     #[expect(clippy::mut_from_ref, reason = "each thread has scratch memory of its own")]
     pub(super) unsafe fn scratch(&self, thread: usize) -> &mut [u8] {
-        let bytes = self.scratch[thread].bytes();
-        // SAFETY: the buffer is owned by the frame, and only this thread uses it during an inference.
+        let memory = self.memory.as_deref().unwrap_or_default();
+        let start = self.arena_len + thread * self.scratch_len;
+        let bytes = &memory[start..start + self.scratch_len];
+        // SAFETY: the buffer is owned by the frame, and only this thread uses this part of it during an inference.
         unsafe { std::slice::from_raw_parts_mut(bytes.as_ptr().cast_mut(), bytes.len()) }
     }
 

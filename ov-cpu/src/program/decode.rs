@@ -2,27 +2,33 @@
 
 use ov_core::{
     Model,
+    blob::Decoder,
     error::{BlobError, Result},
-    op::OutputType,
+    op::{OpEntry, OutputType},
 };
 
-use super::{
-    Constant, NodeDesc, Port, Program, ValueDesc, ValueId,
-    codec::{AttributeReader, Reader},
-    encode::tags,
+use super::{Constant, NodeDesc, Port, Program, ValueDesc, ValueId, encode::tags};
+use crate::{
+    nodes::{self, KernelEntry},
+    ops,
 };
-use crate::{nodes, ops};
 
 /// Bodies inside bodies.
 const MAX_DEPTH: usize = 64;
+
+/// What names stand for.
+struct Tables {
+    ops: Vec<&'static OpEntry>,
+    kernels: Vec<&'static KernelEntry>,
+}
 
 /// Reads a program whose weights section has `weights` bytes.
 ///
 /// # Errors
 /// [`BlobError`] when the bytes are damaged or name an operator or kernel that this build does not have.
 pub fn decode(bytes: &[u8], weights: usize) -> Result<Program> {
-    let mut r = Reader::new(bytes);
-    let version = r.u32()?;
+    let mut d = Decoder::new(bytes);
+    let version = d.u32()?;
     if version != tags::VERSION {
         return Err(BlobError::Incompatible {
             made_for: format!("program version {version}"),
@@ -30,96 +36,112 @@ pub fn decode(bytes: &[u8], weights: usize) -> Result<Program> {
         }
         .into());
     }
-    let program = read_program(&mut r, weights, 0)?;
-    r.finish()?;
+    let ops = d.list(|d| {
+        let (kind, opset) = (d.text()?, d.u32()?);
+        match ops::find(kind, opset) {
+            Some(entry) => Ok(entry),
+            None => {
+                d.fail(format_args!("an operator of this build, got {kind:?} of opset {opset}"))
+            }
+        }
+    })?;
+    let kernels = d.list(|d| {
+        let name = d.text()?;
+        match nodes::by_name(name) {
+            Some(kernel) => Ok(kernel),
+            None => d.fail(format_args!("a kernel of this build, got {name:?}")),
+        }
+    })?;
+    let program = read_program(&mut d, &Tables { ops, kernels }, weights, 0)?;
+    d.end()?;
     Ok(program)
 }
 
-fn read_program(r: &mut Reader<'_>, weights: usize, depth: usize) -> Result<Program> {
+fn read_program(
+    d: &mut Decoder<'_>,
+    tables: &Tables,
+    weights: usize,
+    depth: usize,
+) -> Result<Program> {
     if depth > MAX_DEPTH {
-        return r.fail("bodies that are not nested so deep");
+        return d.fail("bodies that are not nested so deep");
     }
-    let name = r.text()?.to_owned();
-    let values = (0..r.len(12)?)
-        .map(|_| {
-            let (element_type, shape) = (r.element_type()?, r.shape()?);
-            let constant = match r.u32()? {
-                tags::NO => Constant::No,
-                tags::STORED => {
-                    let range = r.range(weights)?;
-                    let needed =
-                        shape.to_shape().and_then(|s| element_type.byte_len(s.checked_len()?));
-                    if needed != Some(range.len()) || range.start % 64 != 0 {
-                        return r.fail("a stored constant of the size of its shape");
-                    }
-                    Constant::Stored(range)
-                }
-                tags::HELD => Constant::Held(r.tensor()?),
-                tags::PACKED => Constant::Packed,
-                _ => return r.fail("a kind of constant"),
-            };
-            Ok(ValueDesc { element_type, shape, constant })
-        })
-        .collect::<Result<Vec<_>>>()?;
+    let name = d.text()?.to_owned();
+    let values = d.list(|d| read_value(d, weights))?;
     let count = values.len();
-    let id = |r: &mut Reader<'_>| -> Result<ValueId> {
-        let id = r.u32()?;
-        if (id as usize) < count { Ok(id) } else { r.fail("a value of this program") }
+    let id = |d: &mut Decoder<'_>| -> Result<ValueId> {
+        let id = d.u32()?;
+        if (id as usize) < count { Ok(id) } else { d.fail("a value of this program") }
     };
-    let ports = |r: &mut Reader<'_>| -> Result<Vec<Port>> {
-        (0..r.len(8)?).map(|_| Ok(Port { name: r.text()?.to_owned(), value: id(r)? })).collect()
+    let ports = |d: &mut Decoder<'_>| -> Result<Vec<Port>> {
+        d.list(|d| Ok(Port { name: d.text()?.to_owned(), value: id(d)? }))
     };
-    let (inputs, outputs) = (ports(r)?, ports(r)?);
+    let (inputs, outputs) = (ports(d)?, ports(d)?);
     let mut made: Vec<bool> = values.iter().map(|v| !matches!(v.constant, Constant::No)).collect();
     for p in &inputs {
         made[p.value as usize] = true;
     }
-    let mut nodes = Vec::new();
-    for _ in 0..r.len(32)? {
-        let node = read_node(r, weights, depth, &id)?;
+    let nodes = d.list(|d| {
+        let node = read_node(d, tables, weights, depth, &id)?;
         if let Some(missing) = node.inputs.iter().find(|v| !made[**v as usize]) {
-            return r.fail(&format!("value {missing} to be made before {:?} reads it", node.name));
+            let name = &node.name;
+            return d.fail(format_args!("value {missing} to be made before {name:?} reads it"));
         }
         for v in &node.outputs {
             if std::mem::replace(&mut made[*v as usize], true) {
-                return r.fail(&format!("value {v} to be made once"));
+                return d.fail(format_args!("value {v} to be made once"));
             }
         }
-        nodes.push(node);
-    }
+        Ok(node)
+    })?;
     if outputs.iter().any(|p| !made[p.value as usize]) {
-        return r.fail("every output to be made");
+        return d.fail("every output to be made");
     }
     Ok(Program { name, values, inputs, outputs, nodes })
 }
 
+fn read_value(d: &mut Decoder<'_>, weights: usize) -> Result<ValueDesc> {
+    let (element_type, shape) = (d.element_type()?, d.partial_shape()?);
+    let constant = match d.u8()? {
+        tags::NO => Constant::No,
+        tags::STORED => {
+            let range = d.range(weights)?;
+            let needed = shape.to_shape().and_then(|s| element_type.byte_len(s.checked_len()?));
+            if needed != Some(range.len()) || range.start % 64 != 0 {
+                return d.fail("a stored constant of the size of its shape");
+            }
+            Constant::Stored(range)
+        }
+        tags::HELD => Constant::Held(d.tensor()?),
+        tags::PACKED => Constant::Packed,
+        _ => return d.fail("a kind of constant"),
+    };
+    Ok(ValueDesc { element_type, shape, constant })
+}
+
 fn read_node(
-    r: &mut Reader<'_>,
+    d: &mut Decoder<'_>,
+    tables: &Tables,
     weights: usize,
     depth: usize,
-    id: &impl Fn(&mut Reader<'_>) -> Result<ValueId>,
+    id: &impl Fn(&mut Decoder<'_>) -> Result<ValueId>,
 ) -> Result<NodeDesc> {
-    let (kind, opset) = (r.text()?, r.u32()?);
-    let Some(mut op) = ops::create(kind, opset) else {
-        return r.fail(&format!("an operator of this build, got {kind} of opset {opset}"));
+    let (op, kernel) = (d.u32()? as usize, d.u32()? as usize);
+    let (Some(op), Some(kernel)) = (tables.ops.get(op), tables.kernels.get(kernel)) else {
+        return d.fail("an operator and a kernel of the tables");
     };
-    let kernel_name = r.text()?;
-    let Some(kernel) = nodes::by_name(kernel_name) else {
-        return r.fail(&format!("a kernel of this build, got {kernel_name:?}"));
-    };
-    let name = r.text()?.to_owned();
-    let bodies =
-        (0..r.len(16)?).map(|_| read_program(r, weights, depth + 1)).collect::<Result<Vec<_>>>()?;
-    let signatures = bodies.iter().map(signature).collect::<Result<Vec<_>>>()?.into_iter();
-    let visited = op.visit_attributes(&mut AttributeReader { reader: r, bodies: signatures });
-    if let Err(e) = visited {
-        return r.fail(&format!("attributes of {kind} {name:?}: {e}"));
+    if !kernel.ops.is_empty() && !kernel.ops.contains(&op.kind) {
+        return d.fail(format_args!("a kernel for {}, got {}", op.kind, kernel.name));
     }
-    let ids =
-        |r: &mut Reader<'_>| -> Result<Vec<ValueId>> { (0..r.len(4)?).map(|_| id(r)).collect() };
-    let (inputs, outputs) = (ids(r)?, ids(r)?);
-    let params = (0..r.len(8)?).map(|_| Ok(r.u64()? as i64)).collect::<Result<_>>()?;
-    let packed = (0..r.len(16)?).map(|_| r.range(weights)).collect::<Result<_>>()?;
+    let mut op = (op.create)();
+    let name = d.text()?.to_owned();
+    let bodies = d.list(|d| read_program(d, tables, weights, depth + 1))?;
+    let signatures = bodies.iter().map(signature).collect::<Result<Vec<_>>>()?;
+    d.attributes(&mut *op, signatures)?;
+    let ids = |d: &mut Decoder<'_>| -> Result<Vec<ValueId>> { d.list(|d| id(d)) };
+    let (inputs, outputs) = (ids(d)?, ids(d)?);
+    let params = d.list(Decoder::i64)?;
+    let packed = d.list(|d| d.range(weights))?;
     Ok(NodeDesc { op, kernel, name, inputs, outputs, params, packed, bodies })
 }
 

@@ -1,7 +1,8 @@
 //! A program as bytes.
 
-use super::{Constant, Program, codec::Writer};
-use ov_core::error::{CompileError, Result};
+use ov_core::{blob::Encoder, error::Result, op::OpKind};
+
+use super::{Constant, Program};
 
 /// Alignment of every tensor in the weights section: one cache line.
 pub(crate) const TENSOR_ALIGNMENT: usize = 64;
@@ -64,82 +65,100 @@ impl Weights {
     }
 }
 
-const VERSION: u32 = 1;
-const NO: u32 = 0;
-const STORED: u32 = 1;
-const HELD: u32 = 2;
-const PACKED: u32 = 3;
-
 /// The version word and tags, for the reader.
 pub(super) mod tags {
-    pub(crate) const VERSION: u32 = super::VERSION;
-    pub(crate) const NO: u32 = super::NO;
-    pub(crate) const STORED: u32 = super::STORED;
-    pub(crate) const HELD: u32 = super::HELD;
-    pub(crate) const PACKED: u32 = super::PACKED;
+    pub(crate) const VERSION: u32 = 2;
+    pub(crate) const NO: u8 = 0;
+    pub(crate) const STORED: u8 = 1;
+    pub(crate) const HELD: u8 = 2;
+    pub(crate) const PACKED: u8 = 3;
+}
+
+/// Names that occur many times, each written once.
+#[derive(Default)]
+pub(super) struct Tables {
+    ops: Vec<OpKind>,
+    kernels: Vec<&'static str>,
+}
+
+impl Tables {
+    fn collect(&mut self, program: &Program) {
+        for node in &program.nodes {
+            add(&mut self.ops, node.op.kind());
+            add(&mut self.kernels, node.kernel.name);
+            node.bodies.iter().for_each(|body| self.collect(body));
+        }
+    }
+}
+
+fn add<T: PartialEq>(list: &mut Vec<T>, item: T) {
+    if !list.contains(&item) {
+        list.push(item);
+    }
+}
+
+fn index_of<T: PartialEq>(list: &[T], item: &T) -> u32 {
+    let index = list.iter().position(|i| i == item);
+    index.map_or(u32::MAX, |i| i as u32)
 }
 
 /// The bytes of a program.
 ///
 /// # Errors
-/// [`CompileError::Other`] when an operator has an attribute that cannot be written.
+/// When an operator has an attribute that cannot be written.
 pub fn encode(program: &Program) -> Result<Vec<u8>> {
-    let mut w = Writer::default();
-    w.u32(VERSION);
-    write_program(&mut w, program)?;
-    Ok(w.0)
+    let mut tables = Tables::default();
+    tables.collect(program);
+    let mut e = Encoder::new();
+    e.u32(tags::VERSION);
+    e.list(tables.ops.iter(), |e, kind| {
+        e.text(kind.name);
+        e.u32(kind.opset);
+    });
+    e.list(tables.kernels.iter(), |e, name| e.text(name));
+    write_program(&mut e, &tables, program)?;
+    Ok(e.into_bytes())
 }
 
-fn write_program(w: &mut Writer, program: &Program) -> Result<()> {
-    w.text(&program.name);
-    w.len(program.values.len());
-    for v in &program.values {
-        w.text(v.element_type.name());
-        w.shape(&v.shape);
+fn write_program(e: &mut Encoder, tables: &Tables, program: &Program) -> Result<()> {
+    e.text(&program.name);
+    e.list(program.values.iter(), |e, v| {
+        e.element_type(v.element_type);
+        e.partial_shape(&v.shape);
         match &v.constant {
-            Constant::No => w.u32(NO),
+            Constant::No => e.u8(tags::NO),
             Constant::Stored(range) => {
-                w.u32(STORED);
-                w.range(range);
+                e.u8(tags::STORED);
+                e.range(range);
             }
             Constant::Held(tensor) => {
-                w.u32(HELD);
-                w.tensor(tensor);
+                e.u8(tags::HELD);
+                e.tensor(tensor);
             }
-            Constant::Packed => w.u32(PACKED),
+            Constant::Packed => e.u8(tags::PACKED),
         }
-    }
+    });
     for ports in [&program.inputs, &program.outputs] {
-        w.len(ports.len());
-        for p in ports {
-            w.text(&p.name);
-            w.u32(p.value);
-        }
+        e.list(ports.iter(), |e, p| {
+            e.text(&p.name);
+            e.u32(p.value);
+        });
     }
-    w.len(program.nodes.len());
+    e.size(program.nodes.len());
     for n in &program.nodes {
-        let kind = n.op.kind();
-        w.text(kind.name);
-        w.u32(kind.opset);
-        w.text(n.kernel.name);
-        w.text(&n.name);
-        w.len(n.bodies.len());
+        e.u32(index_of(&tables.ops, &n.op.kind()));
+        e.u32(index_of(&tables.kernels, &n.kernel.name));
+        e.text(&n.name);
+        e.size(n.bodies.len());
         for body in &n.bodies {
-            write_program(w, body)?;
+            write_program(e, tables, body)?;
         }
-        n.op.clone().visit_attributes(w).map_err(|e| CompileError::Other {
-            device: "CPU".to_owned(),
-            model: program.name.clone(),
-            detail: format!("{kind} {:?}: {e}", n.name),
-        })?;
+        e.attributes(&*n.op)?;
         for ids in [&n.inputs, &n.outputs] {
-            w.len(ids.len());
-            ids.iter().for_each(|id| w.u32(*id));
+            e.list(ids.iter(), |e, id| e.u32(*id));
         }
-        w.len(n.params.len());
-        n.params.iter().for_each(|p| w.u64(*p as u64));
-        w.len(n.packed.len());
-        n.packed.iter().for_each(|r| w.range(r));
+        e.list(n.params.iter(), |e, p| e.i64(*p));
+        e.list(n.packed.iter(), Encoder::range);
     }
     Ok(())
 }

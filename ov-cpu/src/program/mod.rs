@@ -1,6 +1,5 @@
 //! The program: what a blob holds of a compiled model, without reference to the model that it came from.
 
-pub(crate) mod codec;
 mod decode;
 mod encode;
 

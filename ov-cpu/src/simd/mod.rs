@@ -4,10 +4,13 @@ use std::fmt;
 
 pub mod activation;
 pub mod bits;
+mod brand;
 pub mod bytes;
 pub mod denormals;
 pub mod lanes;
 pub mod math;
+
+pub use brand::brand;
 
 /// An instruction-set level that kernels are compiled for, from least to most capable.
 ///
