@@ -292,7 +292,7 @@ impl AttributeVisitor for Reader<'_, '_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{ElementType, cache::BytesSink, op::activation::Elu};
+    use crate::{cache::BytesSink, op::activation::Elu};
 
     #[test]
     fn every_operator_comes_back_with_its_attributes() {
