@@ -1,4 +1,4 @@
-//! If, Loop, `TensorIterator` and `SequenceMap` over programs of their own.
+//! If, Loop and `TensorIterator` over programs of their own.
 
 use ov_core::{
     Model, Tensor,
@@ -6,7 +6,6 @@ use ov_core::{
     op::{
         Op, OpError, OpResult,
         control_flow::{If, Loop, TensorIterator, condition},
-        sequence::SequenceMap,
     },
     plugin::CancelToken,
 };
@@ -20,8 +19,6 @@ pub(crate) fn bodies(op: &dyn Op) -> Vec<&Model> {
     } else if let Some(op) = op.downcast::<Loop>() {
         vec![&op.body]
     } else if let Some(op) = op.downcast::<TensorIterator>() {
-        vec![&op.body]
-    } else if let Some(op) = op.downcast::<SequenceMap>() {
         vec![&op.body]
     } else {
         Vec::new()
@@ -38,7 +35,6 @@ pub(crate) fn run(
     inputs: &[Tensor],
     cancel: &CancelToken,
 ) -> Result<Vec<Tensor>> {
-    let outputs = bodies.first().map_or(0, |b| b.executable().program().outputs.len());
     let mut run_body = |index: usize, arguments: &[Tensor]| -> OpResult<Vec<Tensor>> {
         let runner = bodies
             .get_mut(index)
@@ -56,8 +52,6 @@ pub(crate) fn run(
         op.evaluate_with(inputs, &mut |arguments| run_body(0, arguments))
     } else if let Some(op) = op.downcast::<TensorIterator>() {
         op.evaluate_with(inputs, &mut |arguments| run_body(0, arguments))
-    } else if let Some(op) = op.downcast::<SequenceMap>() {
-        op.evaluate_with(inputs, outputs, &mut |arguments| run_body(0, arguments))
     } else {
         Err(OpError::Unsupported(format!("{} with bodies", op.kind())))
     };

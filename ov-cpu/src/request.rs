@@ -1,7 +1,7 @@
 //! A request: tensors of its own and a runner.
 
 use ov_core::{
-    ElementType, Tensor,
+    Tensor,
     error::{InferError, Result},
     plugin::{CancelToken, PortInfo, SyncRequest},
     profiling::{NodeProfile, NodeStatus},
@@ -31,7 +31,7 @@ impl CpuRequest {
         let zeros = |ports: &[PortInfo]| {
             ports
                 .iter()
-                .map(|p| match p.shape.to_shape().filter(|_| !has_items(p.element_type)) {
+                .map(|p| match p.shape.to_shape() {
                     Some(shape) => Tensor::zeros(p.element_type, shape).map_err(InferError::Tensor),
                     None => Ok(Tensor::absent()),
                 })
@@ -51,11 +51,6 @@ impl CpuRequest {
             ran: false,
         })
     }
-}
-
-/// Whether values of a type are made of tensors, so that there are none of a shape alone.
-fn has_items(ty: ElementType) -> bool {
-    matches!(ty, ElementType::Sequence | ElementType::Map | ElementType::Dynamic)
 }
 
 impl SyncRequest for CpuRequest {
@@ -85,10 +80,7 @@ impl SyncRequest for CpuRequest {
     }
 
     fn infer(&mut self, cancel: &CancelToken) -> Result<()> {
-        // An optional may have no value; its port has no element type.
-        let missing =
-            |(t, p): (&Tensor, &PortInfo)| t.is_absent() && p.element_type != ElementType::Dynamic;
-        if let Some(index) = self.inputs.iter().zip(&self.ports).position(missing) {
+        if let Some(index) = self.inputs.iter().position(Tensor::is_absent) {
             let port = &self.ports[index];
             return Err(
                 InferError::NotSet { port: port.name.clone(), expected: port.type_text() }.into()

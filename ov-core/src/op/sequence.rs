@@ -292,25 +292,9 @@ impl OpRules for SequenceMap {
     }
 
     fn evaluate(&self, inputs: &[Tensor]) -> OpResult<Vec<Tensor>> {
-        let runner = BodyRunner::new(&self.body)?;
-        let outputs = self.body.outputs().len();
-        self.evaluate_with(inputs, outputs, &mut |arguments| runner.run(arguments))
-    }
-}
-
-impl SequenceMap {
-    /// [`OpRules::evaluate`] with another way to run the body, which has `outputs` outputs.
-    ///
-    /// # Errors
-    /// When the sequences differ in length or `run` fails.
-    pub fn evaluate_with(
-        &self,
-        inputs: &[Tensor],
-        outputs: usize,
-        run: &mut dyn FnMut(&[Tensor]) -> OpResult<Vec<Tensor>>,
-    ) -> OpResult<Vec<Tensor>> {
         let len = first(inputs)?.as_sequence()?.len();
-        let mut outputs = vec![Vec::with_capacity(len); outputs];
+        let runner = BodyRunner::new(&self.body)?;
+        let mut outputs = vec![Vec::with_capacity(len); self.body.outputs().len()];
         for at in 0..len {
             let arguments = inputs
                 .iter()
@@ -325,7 +309,7 @@ impl SequenceMap {
                     })
                 })
                 .collect::<OpResult<Vec<_>>>()?;
-            for (list, value) in outputs.iter_mut().zip(run(&arguments)?) {
+            for (list, value) in outputs.iter_mut().zip(runner.run(&arguments)?) {
                 list.push(value);
             }
         }

@@ -218,7 +218,6 @@ fn plan_known(plan: &Placed, stage: usize, value: ValueId, states: &[Option<Stat
     }
     let source = match state.origin {
         Origin::Earlier(source) => source,
-        Origin::Input(index) if state.element_type.bits() == 0 => Source::Input(index),
         _ => Source::Slot {
             stage,
             slot: plan.1[value as usize].expect("a value that later nodes read has a slot"),
@@ -325,9 +324,7 @@ fn infer(
             .collect();
         return Ok(Inferred::Values(evaluate_lent(&*node.op, &arguments)?));
     }
-    // Values without bytes stay in tensors, which steps do not see.
-    let whole = |s: &&State| s.element_type.bits() == 0 && s.value.is_none();
-    if resolved.iter().any(|(ty, _)| ty.bits() == 0) || inputs.iter().any(whole) {
+    if resolved.iter().any(|(ty, _)| ty.bits() == 0) {
         return Ok(Inferred::Dynamic);
     }
     Ok(Inferred::Types(resolved))

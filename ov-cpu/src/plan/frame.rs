@@ -105,11 +105,10 @@ impl Frame {
     }
 }
 
-/// The address of a value that an earlier stage made; null for one that has no bytes.
+/// The address of a value that an earlier stage made.
 pub(super) fn earlier(frames: &[Frame], source: Source) -> *mut u8 {
     match source {
         Source::Slot { stage, slot } => frames[stage].addresses[slot as usize],
         Source::Tail { stage, output } => frames[stage].tail[output].bytes().as_ptr().cast_mut(),
-        Source::Input(_) => std::ptr::null_mut(),
     }
 }

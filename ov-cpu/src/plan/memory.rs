@@ -3,7 +3,7 @@
 use smallvec::SmallVec;
 
 use super::{
-    Executable, Given, Home, Plan, PlannedStep, Slot, Source,
+    Executable, Given, Home, Plan, PlannedStep, Slot,
     arena::{self, Lifetime},
     build::{Origin, State},
 };
@@ -195,15 +195,9 @@ impl<'a> Memory<'a> {
                     shape: state.shape.clone(),
                     copy_from: None,
                     held: None,
-                    whole: None,
                 };
                 if state.element_type.bits() == 0 {
                     given.held = state.value.clone();
-                    given.whole = match state.origin {
-                        Origin::Input(index) => Some(Source::Input(index)),
-                        Origin::Earlier(source) => Some(source),
-                        Origin::Held | Origin::Node => None,
-                    };
                     return given;
                 }
                 let root = self.root(value);

@@ -44,8 +44,6 @@ enum Source {
     Slot { stage: usize, slot: u32 },
     /// An output of the node that ends the stage.
     Tail { stage: usize, output: usize },
-    /// An input of the program that has no bytes: texts, a sequence or a map.
-    Input(usize),
 }
 
 /// Memory of one value.
@@ -82,8 +80,6 @@ struct Given {
     copy_from: Option<u32>,
     /// The value itself, when it has no bytes in memory.
     held: Option<Tensor>,
-    /// Where the tensor itself is, when it has no bytes in memory and is not known while planning.
-    whole: Option<Source>,
 }
 
 /// The node whose result shapes are only known once it has run, and what later nodes need of this stage.

@@ -15,7 +15,7 @@ use ov_core::{
 };
 
 use super::{
-    Executable, Given, Home, Known, Plan, PlannedStep, Source, Tail, build,
+    Executable, Given, Home, Known, Plan, PlannedStep, Tail, build,
     frame::{self, Frame},
 };
 use crate::{
@@ -130,7 +130,7 @@ impl Runner {
         loop {
             self.run_stage(stage, &plan, inputs, outputs, fixed, cancel)?;
             let Some(tail) = &plan.tail else { return Ok(()) };
-            self.run_tail(stage, tail, inputs, cancel)?;
+            self.run_tail(stage, tail, cancel)?;
             let made: Vec<(ElementType, Shape)> = self.frames[stage]
                 .tail
                 .iter()
@@ -192,13 +192,8 @@ impl Runner {
         let frame = &mut rest[0];
         for given in &plan.given {
             let tensor = &mut outputs[given.output];
-            let whole = given.held.as_ref().or_else(|| match given.whole? {
-                Source::Input(index) => inputs.get(index),
-                Source::Tail { stage, output } => earlier[stage].tail.get(output),
-                Source::Slot { .. } => None,
-            });
-            if let Some(whole) = whole {
-                *tensor = whole.clone();
+            if let Some(held) = &given.held {
+                *tensor = held.clone();
                 continue;
             }
             let fits =
@@ -269,13 +264,7 @@ impl Runner {
     }
 
     /// Runs the node that ends a stage.
-    fn run_tail(
-        &mut self,
-        stage: usize,
-        tail: &Tail,
-        inputs: &[Tensor],
-        cancel: &CancelToken,
-    ) -> Result<()> {
+    fn run_tail(&mut self, stage: usize, tail: &Tail, cancel: &CancelToken) -> Result<()> {
         if cancel.is_canceled() {
             return Err(InferError::Canceled.into());
         }
@@ -293,11 +282,10 @@ impl Runner {
                 Known::Value(t) => (t.element_type(), t.shape(), LentInput::Held(t)),
                 Known::Memory { element_type, shape, source } => {
                     let memory = match *source {
-                        Source::Input(index) => LentInput::Held(&inputs[index]),
-                        Source::Tail { stage, output } => {
+                        super::Source::Tail { stage, output } => {
                             LentInput::Held(&self.frames[stage].tail[output])
                         }
-                        Source::Slot { stage, slot } => {
+                        super::Source::Slot { stage, slot } => {
                             // SAFETY: no step is running; the frame's addresses are those of this inference.
                             LentInput::Bytes(unsafe { self.frames[stage].bytes(slot) })
                         }

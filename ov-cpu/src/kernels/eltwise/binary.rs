@@ -170,13 +170,7 @@ fn binary_body<S: Simd>(
         BinaryOp::PRelu => walk(plan, a, b, out, range, |a, b| if a < 0.0 { a * b } else { a }),
         BinaryOp::FloorMod => walk(plan, a, b, out, range, |a, b| {
             let r = a % b;
-            if r == 0.0 {
-                0f32.copysign(b)
-            } else if (r < 0.0) != (b < 0.0) {
-                r + b
-            } else {
-                r
-            }
+            if r != 0.0 && (r < 0.0) != (b < 0.0) { r + b } else { r }
         }),
         BinaryOp::Mod => walk(plan, a, b, out, range, |a, b| a % b),
     }
