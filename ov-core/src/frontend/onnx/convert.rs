@@ -4,7 +4,8 @@ use std::{collections::HashMap, rc::Rc};
 
 use super::{
     context::{ConvertError, NodeContext},
-    ops,
+    expansion::{self, MAX_NODES},
+    ops, order,
     proto::{
         AttributeProto, DimensionKind, FunctionProto, GraphProto, ModelProto, NodeProto, TypeKind,
         ValueInfoProto,
@@ -13,7 +14,7 @@ use super::{
     tensor,
 };
 use crate::{
-    error::{ReadError, Result},
+    error::{ModelError, ReadError, Result},
     io::ExternalFiles,
     model::{Model, Value},
     tensor::{Dimension, ElementType, PartialShape},
@@ -21,18 +22,21 @@ use crate::{
 
 /// Nested graphs and function calls inside each other.
 const MAX_DEPTH: usize = 64;
-/// Nodes after functions are expanded.
-const MAX_NODES: usize = 4_000_000;
+/// Nodes that are converted, those of loop bodies again until their types settle.
+const MAX_CONVERSIONS: u64 = 4 * MAX_NODES;
+
+/// What a call names: domain, operator, overload.
+pub(super) type FunctionKey<'c> = (&'c str, &'c str, &'c str);
 
 /// The state of one conversion.
 #[derive(Debug)]
 pub(super) struct Converter<'c> {
     pub(super) frames: Frames,
     pub(super) external: &'c ExternalFiles,
-    functions: HashMap<(&'c str, &'c str, &'c str), &'c FunctionProto>,
+    functions: HashMap<FunctionKey<'c>, &'c FunctionProto>,
     symbols: HashMap<String, u32>,
     what: &'c str,
-    converted: usize,
+    converted: u64,
     depth: usize,
 }
 
@@ -41,11 +45,13 @@ pub(super) fn convert_model(
     what: &str,
     external: &ExternalFiles,
 ) -> Result<Model> {
-    let functions = proto
+    let functions: HashMap<_, _> = proto
         .functions
         .iter()
         .map(|f| ((canonical_domain(&f.domain), f.name.as_str(), f.overload.as_str()), f))
         .collect();
+    let graph = proto.graph.as_ref().expect("the caller checked that there is a graph");
+    expansion::check(graph, &functions)?;
     let mut converter = Converter {
         frames: Frames::default(),
         external,
@@ -56,7 +62,6 @@ pub(super) fn convert_model(
         depth: 0,
     };
     let opsets = opset_map(&proto.opset_import);
-    let graph = proto.graph.as_ref().expect("the caller checked that there is a graph");
     let scope = Scope { opsets: Rc::new(opsets), ..Scope::default() };
     converter.frames.0.push(Frame {
         model: Model::new(graph.name.clone()),
@@ -68,7 +73,7 @@ pub(super) fn convert_model(
     Ok(frame.model)
 }
 
-fn canonical_domain(domain: &str) -> &str {
+pub(super) fn canonical_domain(domain: &str) -> &str {
     if domain == "ai.onnx" { "" } else { domain }
 }
 
@@ -141,13 +146,16 @@ impl<'c> Converter<'c> {
     }
 
     fn convert_nodes(&mut self, nodes: &[NodeProto]) -> Result<()> {
-        for node in nodes {
+        let order = order::sorted(nodes)
+            .map_err(|cycle| ModelError::Cycle { model: self.what.to_owned(), path: cycle.0 })?;
+        for at in 0..nodes.len() {
+            let node = &nodes[order.as_ref().map_or(at, |o| o[at])];
             self.converted += 1;
-            if self.converted > MAX_NODES {
+            if self.converted > MAX_CONVERSIONS {
                 return Err(ReadError::Limit {
-                    what: "number of nodes after functions are expanded".to_owned(),
-                    got: self.converted as u64,
-                    limit: MAX_NODES as u64,
+                    what: "number of nodes converted, bodies of loops several times".to_owned(),
+                    got: self.converted,
+                    limit: MAX_CONVERSIONS,
                 }
                 .into());
             }
@@ -181,8 +189,7 @@ impl<'c> Converter<'c> {
             }
             let value = self.frames.lookup(name)?.ok_or_else(|| {
                 self.malformed(format!(
-                    "{} {:?} reads {name:?}, which no input, initializer or earlier node gives (a cycle, or nodes out \
-                     of order)",
+                    "{} {:?} reads {name:?}, which no input, initializer or node gives",
                     node.op_type, node.name
                 ))
             })?;
@@ -231,8 +238,7 @@ impl<'c> Converter<'c> {
         self.depth += 1;
         if self.depth > MAX_DEPTH {
             return Err(ReadError::Limit {
-                what: "depth of nested graphs and function calls (a function that calls itself?)"
-                    .to_owned(),
+                what: "depth of nested graphs and function calls".to_owned(),
                 got: self.depth as u64,
                 limit: MAX_DEPTH as u64,
             }

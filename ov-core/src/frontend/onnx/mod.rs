@@ -4,7 +4,9 @@ mod attributes;
 mod compose;
 mod context;
 mod convert;
+mod expansion;
 pub mod ops;
+mod order;
 #[allow(missing_docs, reason = "the fields are those of onnx.proto")]
 pub mod proto;
 mod scope;

@@ -1,6 +1,6 @@
 //! If, Loop and Scan.
 
-use super::{super::NodeContext, super::proto::GraphProto, ConvertResult, OnnxOp};
+use super::{super::NodeContext, super::proto::{GraphProto, TypeKind}, ConvertResult, OnnxOp};
 use crate::{
     frontend::onnx::ConvertError,
     model::{Model, Value},
@@ -61,6 +61,36 @@ const ATTEMPTS: usize = 4;
 /// From this depth of graphs on carried values start with unknown shapes, so that the work does not grow exponentially.
 const EXACT_DEPTH: usize = 4;
 
+/// Converts a body; carried values of unknown shape do not get the shape that the body declares, which holds for one
+/// iteration at best. Where an operator cannot do without it, the declaration is believed after all.
+fn convert_undeclared(
+    cx: &mut NodeContext<'_, '_>,
+    graph: &GraphProto,
+    types: &[(ElementType, PartialShape)],
+    carried: &[(usize, usize)],
+) -> Result<(Model, Vec<Value>), ConvertError> {
+    let declared = |parameter: &usize| {
+        let kind = graph.input[*parameter].r#type.as_ref().and_then(|t| t.value.as_ref());
+        types[*parameter].1.rank().is_none()
+            && matches!(kind, Some(TypeKind::Tensor(t)) if t.shape.is_some())
+    };
+    let unknown: Vec<usize> = carried.iter().map(|c| c.0).filter(declared).collect();
+    if unknown.is_empty() {
+        return cx.convert_body(graph, types);
+    }
+    let mut open = graph.clone();
+    for parameter in unknown {
+        let kind = open.input[parameter].r#type.as_mut().and_then(|t| t.value.as_mut());
+        if let Some(TypeKind::Tensor(t)) = kind {
+            t.shape = None;
+        }
+    }
+    match cx.convert_body(&open, types) {
+        Err(_) if cx.graph_depth() <= EXACT_DEPTH => cx.convert_body(graph, types),
+        converted => converted,
+    }
+}
+
 /// Converts a body with carried values: `carried` of `types` are (parameter, output) pairs. Their types are widened until
 /// what an iteration gives fits what the next one takes.
 fn convert_carrying_body(
@@ -82,7 +112,7 @@ fn convert_carrying_body(
         }
     }
     for attempt in 1.. {
-        let (body, captures) = cx.convert_body(graph, &types)?;
+        let (body, captures) = convert_undeclared(cx, graph, &types, carried)?;
         let mut settled = true;
         for (parameter, result) in carried {
             let next = body.outputs().get(*result).ok_or_else(|| {
