@@ -13,6 +13,7 @@ use crate::{
         OpError,
         attention::{Attention, RotaryEmbedding},
     },
+    tensor::Tensor,
 };
 
 fn unsupported<T>(what: &str) -> Result<T, ConvertError> {
@@ -24,6 +25,32 @@ fn unsupported<T>(what: &str) -> Result<T, ConvertError> {
 struct KeyMask {
     bias: Option<Value>,
     lengths: Option<Value>,
+}
+
+/// The keys (of which there are `total`) from the starts to the ends that a mask `[2 batch]` lists, ends first; the others
+/// add `filter`.
+fn range_mask(
+    cx: &mut NodeContext<'_, '_>,
+    mask: Value,
+    total: Value,
+    like: Value,
+    filter: f32,
+) -> Result<Value, ConvertError> {
+    let attributes = [("axis", Attr::Int(0)), ("num_outputs", Attr::Int(2))];
+    let mask = cx.compose("Cast", &[mask], &[("to", Attr::Int(7))])?;
+    let places = cx.compose_multi("Split", &[mask], &attributes, 2)?;
+    let mut columns = Vec::new();
+    for place in places {
+        columns.push(cx.reshape(place, &[-1, 1, 1, 1])?);
+    }
+    let (zero, one) = (cx.constant(Tensor::scalar(0i64)), cx.constant(Tensor::scalar(1i64)));
+    let total = cx.reshape(total, &[])?;
+    let keys = cx.compose("Range", &[zero, total, one], &[])?;
+    let before = cx.compose("Less", &[keys, columns[0]], &[])?;
+    let after = cx.compose("GreaterOrEqual", &[keys, columns[1]], &[])?;
+    let seen = cx.compose("And", &[before, after], &[])?;
+    let (shown, hidden) = (cx.scalar_like(0.0, like)?, cx.scalar_like(f64::from(filter), like)?);
+    cx.compose("Where", &[seen, shown, hidden], &[])
 }
 
 /// A mask `[batch]` of lengths, `[batch, keys]` or `[batch, queries, keys]` of ones and zeros; zeros add `filter`.
@@ -146,7 +173,21 @@ fn self_attention(
         parts.push(split_heads(cx, part, count)?);
     }
     let filter = cx.f32("mask_filter_value", -10000.0)?;
-    let mut mask = key_mask(cx, mask, x, filter)?;
+    let is_range = mask.is_some_and(|m| {
+        let (batch, len) = (cx.shape(x).dim(0).value(), cx.shape(m));
+        len.rank() == Some(1) && batch.zip(len.dim(0).value()).is_some_and(|(b, n)| n == 2 * b && b > 0)
+    });
+    let mut mask = match mask {
+        Some(mask) if is_range => {
+            let mut total = extent(cx, x, 1)?;
+            if let Some(past) = past {
+                let before = extent(cx, past, 3)?;
+                total = cx.compose("Add", &[total, before], &[])?;
+            }
+            KeyMask { bias: Some(range_mask(cx, mask, total, x, filter)?), lengths: None }
+        }
+        mask => key_mask(cx, mask, x, filter)?,
+    };
     mask.bias = sum_of(cx, mask.bias, attention_bias)?;
     let past = match past {
         None => None,
@@ -319,7 +360,8 @@ pub(super) fn rotary_embedding(cx: &mut NodeContext<'_, '_>) -> ConvertResult {
         num_heads: cx.i64("num_heads", 0)?,
         rotary_embedding_dim: cx.i64("rotary_embedding_dim", 0)?,
         interleaved: cx.bool("interleaved", false)?,
-        scale: f64::from(cx.f32("scale", 1.0)?),
+        // The schema has a scale, but no kernel of ONNX Runtime reads it.
+        scale: 1.0,
     };
     cx.add_multi(op, &inputs)
 }

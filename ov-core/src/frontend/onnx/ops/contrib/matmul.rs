@@ -134,6 +134,31 @@ fn repack(
     Ok(packed)
 }
 
+/// The order of the rows of B that puts the blocks of `groups` (the block of each row) one after another.
+fn grouped(groups: &[i64], k: usize, block: usize) -> OpResult<Vec<usize>> {
+    op_ensure!(groups.len() == k, "g_idx has {} entries, expected {k}", groups.len());
+    let mut order: Vec<usize> = (0..k).collect();
+    order.sort_by_key(|i| groups[*i]);
+    let fits = order.iter().enumerate().all(|(at, i)| usize::try_from(groups[*i]) == Ok(at / block));
+    if !fits {
+        return Err(OpError::Unsupported(format!("a g_idx whose blocks have other than {block} rows")));
+    }
+    Ok(order)
+}
+
+/// Packed rows with the first `order.len()` values of each in another order.
+fn reordered(source: &Tensor, bits: usize, order: &[usize]) -> OpResult<Tensor> {
+    let (rows, len) = (source.shape()[0], source.shape()[1]);
+    let (mut target, bytes) = (source.to_owned_tensor(), source.bytes());
+    let out = target.bytes_mut()?;
+    for row in 0..rows {
+        for (i, from) in order.iter().enumerate() {
+            write_packed(out, bits, row * len + i, read_packed(bytes, bits, row * len + from));
+        }
+    }
+    Ok(target)
+}
+
 /// Weights of a few bits in blocks along K: `B [N, blocks, bytes]`, scales `[N blocks]`, zero points packed alike.
 pub(super) fn matmul_n_bits(cx: &mut NodeContext<'_, '_>) -> ConvertResult {
     let size = |cx: &NodeContext<'_, '_>, name: &'static str, default: i64| {
@@ -145,9 +170,6 @@ pub(super) fn matmul_n_bits(cx: &mut NodeContext<'_, '_>) -> ConvertResult {
     };
     let (n, k) = (size(cx, "N", 0)?, size(cx, "K", 0)?);
     let (bits, block) = (size(cx, "bits", 4)?, size(cx, "block_size", 0)?);
-    if cx.optional_input(4).is_some() {
-        return Err(OpError::Unsupported("MatMulNBits with g_idx".to_owned()).into());
-    }
     let constant = |cx: &NodeContext<'_, '_>, index: usize| {
         let value = cx.input(index)?;
         cx.constant_value(value).ok_or_else(|| {
@@ -157,9 +179,18 @@ pub(super) fn matmul_n_bits(cx: &mut NodeContext<'_, '_>) -> ConvertResult {
     let blocks = k.div_ceil(block);
     let padded = blocks.checked_mul(block).filter(|p| p.checked_mul(bits).is_some());
     let padded = padded.ok_or_else(|| OpError::Invalid(format!("K {k} and block size {block}")))?;
-    let weights = repack(&constant(cx, 1)?, bits, n, padded, padded * bits / 8)?;
+    let mut weights = repack(&constant(cx, 1)?, bits, n, padded, padded * bits / 8)?;
+    let mut a = cx.input(0)?;
+    if cx.optional_input(4).is_some() {
+        let order = grouped(&constant(cx, 4)?.to_i64_vec()?, k, block)?;
+        weights = reordered(&weights, bits, &order)?;
+        let order: Vec<i64> = order.iter().map(|i| *i as i64).collect();
+        let order = cx.i64s_constant(&order);
+        a = cx.compose("Gather", &[a, order], &[("axis", Attr::Int(-1))])?;
+    }
     let scales = constant(cx, 2)?.reshape([n, blocks])?;
     let ty = weights.element_type();
+    let mut offset = None;
     let zeros = match cx.optional_input(3) {
         None => {
             let mut zeros = Tensor::zeros(ty, [n, blocks])?;
@@ -172,12 +203,14 @@ pub(super) fn matmul_n_bits(cx: &mut NodeContext<'_, '_>) -> ConvertResult {
         Some(_) => {
             let zeros = constant(cx, 3)?;
             if zeros.element_type() != ElementType::U8 {
-                return Err(OpError::Unsupported("zero points that are not packed".to_owned()).into());
+                offset = Some(zeros.reshape([n, blocks])?);
             }
-            repack(&zeros, bits, n, blocks, (blocks * bits).div_ceil(8))?
+            let packed = Tensor::zeros(ty, [n, blocks])?;
+            if offset.is_some() { packed } else { repack(&zeros, bits, n, blocks, (blocks * bits).div_ceil(8))? }
         }
     };
-    let inputs = [cx.constant(weights), cx.constant(scales), cx.constant(zeros)];
+    let scales = cx.constant(scales);
+    let inputs = [cx.constant(weights), scales, cx.constant(zeros)];
     let attributes = [("axis", Attr::Int(1)), ("block_size", Attr::Int(block as i64))];
     let mut b = cx.compose("DequantizeLinear", &inputs, &attributes)?;
     if padded != k {
@@ -186,7 +219,26 @@ pub(super) fn matmul_n_bits(cx: &mut NodeContext<'_, '_>) -> ConvertResult {
         b = cx.compose("Slice", &[b, start, end, axis], &[])?;
     }
     let b = cx.transpose(b, &[1, 0])?;
-    let a = cx.input(0)?;
-    let y = cx.compose("MatMul", &[a, b], &[])?;
+    let mut y = cx.compose("MatMul", &[a, b], &[])?;
+    if let Some(offset) = offset {
+        // Real zero points: what every block of `a` sums up to, times the scaled zero point of the block.
+        let offset = cx.constant(offset);
+        let offset = cx.compose("Mul", &[offset, scales], &[])?;
+        let offset = cx.transpose(offset, &[1, 0])?;
+        let rank = cx.rank(a)?;
+        if padded != k {
+            let mut pads = vec![0; 2 * rank];
+            pads[2 * rank - 1] = (padded - k) as i64;
+            let pads = cx.i64s_constant(&pads);
+            a = cx.compose("Pad", &[a, pads], &[])?;
+        }
+        let mut shape = vec![0; rank - 1];
+        shape.extend([blocks as i64, block as i64]);
+        let parts = cx.reshape(a, &shape)?;
+        let axis = cx.i64s_constant(&[-1]);
+        let sums = cx.compose("ReduceSum", &[parts, axis], &[("keepdims", Attr::Int(0))])?;
+        let correction = cx.compose("MatMul", &[sums, offset], &[])?;
+        y = cx.compose("Sub", &[y, correction], &[])?;
+    }
     Ok(vec![add_inputs(cx, y, &[5])?])
 }

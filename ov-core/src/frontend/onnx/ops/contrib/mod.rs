@@ -1,6 +1,7 @@
 //! `com.microsoft` operators that real models carry, as compositions.
 
 mod attention;
+mod general;
 mod matmul;
 mod quantized;
 
@@ -67,34 +68,46 @@ fn skip_layer_normalization(cx: &mut NodeContext<'_, '_>) -> ConvertResult {
     Ok(vec![given[0], statistic(1), statistic(2), sum])
 }
 
-/// RMS normalization over the last axes, refusing the statistics that training asks for.
+/// RMS normalization over the last axes, and the reciprocal of the root when output `statistic` is wanted.
 fn rms_normalization(
     cx: &mut NodeContext<'_, '_>,
     x: Value,
     scale: Value,
     axis: i64,
     epsilon: f32,
-    statistics: &[usize],
-) -> Result<Value, ConvertError> {
-    if statistics.iter().any(|i| cx.wants_output(*i)) {
-        return Err(OpError::Unsupported("the statistics of RMS normalization".to_owned()).into());
-    }
+    statistic: usize,
+) -> Result<[Value; 2], ConvertError> {
     let attributes = [("axis", Attr::Int(axis)), ("epsilon", Attr::Float(epsilon))];
-    cx.compose("RMSNormalization", &[x, scale], &attributes)
+    let y = cx.compose("RMSNormalization", &[x, scale], &attributes)?;
+    if !cx.wants_output(statistic) {
+        return Ok([y, y]);
+    }
+    let rank = cx.rank(x)? as i64;
+    let axes: Vec<i64> = (if axis < 0 { axis.saturating_add(rank) } else { axis }..rank).collect();
+    let axes = cx.i64s_constant(&axes);
+    let square = cx.compose("Mul", &[x, x], &[])?;
+    let mean = cx.compose("ReduceMean", &[square, axes], &[])?;
+    let epsilon = cx.scalar_like(f64::from(epsilon), mean)?;
+    let mean = cx.compose("Add", &[mean, epsilon], &[])?;
+    let root = cx.compose("Sqrt", &[mean], &[])?;
+    Ok([y, cx.compose("Reciprocal", &[root], &[])?])
 }
 
 fn simplified_layer_normalization(cx: &mut NodeContext<'_, '_>) -> ConvertResult {
     let (x, scale) = (cx.input(0)?, cx.input(1)?);
     let (axis, epsilon) = (cx.i64("axis", -1)?, cx.f32("epsilon", 1e-5)?);
-    Ok(vec![rms_normalization(cx, x, scale, axis, epsilon, &[1])?])
+    Ok(rms_normalization(cx, x, scale, axis, epsilon, 1)?.to_vec())
 }
 
 fn skip_simplified_layer_normalization(cx: &mut NodeContext<'_, '_>) -> ConvertResult {
     let x = cx.input(0)?;
     let sum = add_inputs(cx, x, &[1, 3])?;
     let (scale, epsilon) = (cx.input(2)?, cx.f32("epsilon", 1e-12)?);
-    let y = rms_normalization(cx, sum, scale, -1, epsilon, &[1, 2])?;
-    Ok(vec![y, y, y, sum])
+    if cx.wants_output(1) {
+        return Err(OpError::Unsupported("the mean of RMS normalization".to_owned()).into());
+    }
+    let [y, root] = rms_normalization(cx, sum, scale, -1, epsilon, 2)?;
+    Ok(vec![y, y, root, sum])
 }
 
 fn embed_layer_normalization(cx: &mut NodeContext<'_, '_>) -> ConvertResult {
@@ -226,4 +239,20 @@ pub(super) const OPS: &[OnnxOp] = &[
     (MICROSOFT, "MultiHeadAttention", 1, attention::multi_head_attention),
     (MICROSOFT, "GroupQueryAttention", 1, attention::group_query_attention),
     (MICROSOFT, "RotaryEmbedding", 1, attention::rotary_embedding),
+    (MICROSOFT, "QuantizeLinear", 1, general::quantize_linear),
+    (MICROSOFT, "DequantizeLinear", 1, general::dequantize_linear),
+    (MICROSOFT, "QLinearConv", 1, general::qlinear_conv),
+    (MICROSOFT, "QLinearWhere", 1, general::qlinear_where),
+    (MICROSOFT, "NhwcConv", 1, general::nhwc_conv),
+    (MICROSOFT, "GroupNorm", 1, general::group_norm),
+    (MICROSOFT, "SkipGroupNorm", 1, general::skip_group_norm),
+    (MICROSOFT, "BiasSplitGelu", 1, general::bias_split_gelu),
+    (MICROSOFT, "BiasAdd", 1, general::bias_add),
+    (MICROSOFT, "Unique", 1, general::unique),
+    (MICROSOFT, "Range", 1, general::range),
+    (MICROSOFT, "Pad", 1, general::pad),
+    (MICROSOFT, "GatherND", 1, general::gather_nd),
+    (MICROSOFT, "ExpandDims", 1, general::expand_dims),
+    (MICROSOFT, "ReduceSumInteger", 1, general::reduce_sum_integer),
+    (MICROSOFT, "CDist", 1, general::cdist),
 ];

@@ -7,14 +7,14 @@ use super::{
 use crate::{model::Value, op::OpError};
 
 /// Input `index` with scale and zero point in the two inputs after it, as real numbers.
-fn dequantized(cx: &mut NodeContext<'_, '_>, index: usize) -> Result<Value, ConvertError> {
+pub(super) fn dequantized(cx: &mut NodeContext<'_, '_>, index: usize) -> Result<Value, ConvertError> {
     let mut inputs = vec![cx.input(index)?, cx.input(index + 1)?];
     inputs.extend(cx.optional_input(index + 2));
     cx.compose("DequantizeLinear", &inputs, &[])
 }
 
 /// `y` quantized with the scale in input `index` and the zero point after it.
-fn quantized(cx: &mut NodeContext<'_, '_>, y: Value, index: usize) -> Result<Value, ConvertError> {
+pub(super) fn quantized(cx: &mut NodeContext<'_, '_>, y: Value, index: usize) -> Result<Value, ConvertError> {
     let mut inputs = vec![y, cx.input(index)?];
     inputs.extend(cx.optional_input(index + 1));
     cx.compose("QuantizeLinear", &inputs, &[])
