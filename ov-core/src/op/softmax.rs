@@ -52,7 +52,43 @@ fn largest<T: Element>(line: &[T]) -> f64 {
     line.iter().fold(f64::NEG_INFINITY, |m, v| v.to_f64().max(m))
 }
 
+/// Rounds to a type of 16 bits.
+pub(crate) type Rounding = fn(f64) -> f64;
+
+/// How results of a 16-bit type are rounded, `None` for other types.
+pub(crate) fn rounding(ty: ElementType) -> Option<Rounding> {
+    match ty {
+        ElementType::F16 => Some(|x| half::f16::from_f64(x).to_f64()),
+        ElementType::Bf16 => Some(|x| half::bf16::from_f64(x).to_f64()),
+        _ => None,
+    }
+}
+
+/// Softmax as ONNX's function body computes it in a 16-bit type: every step is rounded. Sums of `f16` are kept in
+/// `f32`; those of `bf16` in the type, which ONNX's reference implementation does for rows of any length, here for
+/// blocks, as longer sums would stand still.
+pub(crate) fn softmax_rounded(line: &mut [f64], ty: ElementType, round: Rounding) {
+    const BLOCK: usize = 32;
+    let max = line.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    line.iter_mut().for_each(|x| *x = round(round(*x - max).exp()));
+    let sum = if ty == ElementType::Bf16 {
+        line.chunks(BLOCK).map(|b| b.iter().fold(0.0, |s, x| round(s + x))).sum::<f64>()
+    } else {
+        line.iter().sum()
+    };
+    let sum = round(sum);
+    line.iter_mut().for_each(|x| *x = round(*x / sum));
+}
+
 fn softmax_line<T: Element>(line: &mut [T]) {
+    if let Some(round) = rounding(T::TYPE) {
+        let mut wide: Vec<f64> = line.iter().map(|v| v.to_f64()).collect();
+        softmax_rounded(&mut wide, T::TYPE, round);
+        for (v, x) in line.iter_mut().zip(wide) {
+            *v = T::from_f64(x);
+        }
+        return;
+    }
     let max = largest(line);
     let sum: f64 = line.iter().map(|v| (v.to_f64() - max).exp()).sum();
     for v in line {
@@ -176,6 +212,21 @@ mod tests {
             }
         }
         assert!(SoftMax { axis: 1 }.evaluate(&[f32s(&[2], &[0.; 2])]).is_err());
+    }
+
+    const BF16_SOFTMAX: [f64; 6] =
+        [0.0546875, 0.07861328125, 0.11474609375, 0.166015625, 0.2392578125, 0.34765625];
+
+    #[test]
+    fn every_step_of_a_16_bit_softmax_is_rounded() {
+        let x: Vec<half::bf16> = (0..6).map(|i| half::bf16::from_f32(i as f32 * 0.37)).collect();
+        let x = Tensor::from_vec([6], x).expect("fits");
+        let y = SoftMax { axis: 0 }.evaluate(&[x]).expect("valid").remove(0).to_f64_vec().expect("numbers");
+        // Computed step by step with NumPy and ml_dtypes.
+        assert_eq!(y, BF16_SOFTMAX);
+        let ones = Tensor::from_vec([4096], vec![half::bf16::ONE; 4096]).expect("fits");
+        let y = SoftMax { axis: 0 }.evaluate(&[ones]).expect("valid").remove(0).to_f64_vec().expect("numbers");
+        assert!(y.iter().all(|v| *v == 1.0 / 4096.0), "a long sum does not stand still");
     }
 
     #[test]

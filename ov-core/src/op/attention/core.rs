@@ -1,6 +1,9 @@
 //! One head of attention in `f64`, and masks that broadcast.
 
-use super::super::{OpError, OpResult};
+use super::super::{
+    OpError, OpResult,
+    softmax::{rounding, softmax_rounded},
+};
 use crate::tensor::{ElementType, Shape, Tensor};
 
 /// Extents and factors of one head: `q: [l, e]`, `k: [s, e]`, `v: [s, ev]`.
@@ -13,6 +16,8 @@ pub(super) struct Problem {
     pub(super) softcap: f64,
     /// Whether a score of 0 without a value takes part in the softmax.
     pub(super) smooth: bool,
+    /// Type of the values.
+    pub(super) element_type: ElementType,
 }
 
 /// `y = softmax(softcap(q kᵀ scale) + bias) v`; rows whose every bias is -inf are zeros. `scores` are stored at the stage
@@ -27,11 +32,20 @@ pub(super) fn attend(
     mut scores: Option<(i64, &mut [f64])>,
 ) {
     let mut row = vec![0.0; p.s];
+    let rounding = rounding(p.element_type);
+    let round = rounding.unwrap_or(|x| x);
+    // In 16 bits the specification's function scales both factors and rounds them.
+    let factor = round(p.scale.abs().sqrt());
     for i in 0..p.l {
         let query = &q[i * p.e..][..p.e];
         for (j, score) in row.iter_mut().enumerate() {
             let key = &k[j * p.e..][..p.e];
-            *score = query.iter().zip(key).map(|(a, b)| a * b).sum::<f64>() * p.scale;
+            *score = if rounding.is_some() && p.scale > 0.0 {
+                let products = query.iter().zip(key).map(|(a, b)| round(a * factor) * round(b * factor));
+                round(products.sum())
+            } else {
+                round(query.iter().zip(key).map(|(a, b)| a * b).sum::<f64>() * p.scale)
+            };
         }
         let mut keep = |mode: i64, row: &[f64]| {
             if let Some((wanted, out)) = &mut scores
@@ -41,20 +55,23 @@ pub(super) fn attend(
         };
         keep(0, &row);
         if p.softcap > 0.0 {
-            row.iter_mut().for_each(|x| *x = p.softcap * (*x / p.softcap).tanh());
+            row.iter_mut().for_each(|x| *x = round(p.softcap * round(round(*x / p.softcap).tanh())));
         }
         keep(1, &row);
         let mut masked = true;
         for (j, score) in row.iter_mut().enumerate() {
             let bias = bias(i, j);
             masked &= bias == f64::NEG_INFINITY;
-            *score += bias;
+            *score = round(*score + bias);
         }
         keep(2, &row);
         if masked {
             row.fill(0.0);
         } else {
-            softmax(&mut row, p.smooth);
+            match rounding {
+                Some(round) if !p.smooth => softmax_rounded(&mut row, p.element_type, round),
+                _ => softmax(&mut row, p.smooth),
+            }
         }
         keep(3, &row);
         let out = &mut y[i * p.ev..][..p.ev];

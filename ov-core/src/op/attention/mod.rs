@@ -34,7 +34,8 @@ define_op! {
     /// key heads in groups), and optionally a mask that broadcasts to `[batch, heads, L, S]` (a shorter last axis masks
     /// the rest), the number of valid keys `[batch]`, and the number of keys before the first query (one, or
     /// `[batch]`; default: valid keys less L when those are given, else 0). Outputs: `Y [batch, heads, L, Ev]`, and
-    /// with `scores_mode` ≥ 0 the scores `[batch, heads, L, S]`.
+    /// with `scores_mode` ≥ 0 the scores `[batch, heads, L, S]`. In 16-bit types every step is rounded, as in the
+    /// specification's function body.
     pub struct Attention("Attention", 0) {
         /// Factor of the scores; 0 is 1/√E.
         scale: f64 = 0.0,
@@ -122,7 +123,7 @@ impl OpRules for ScaledDotProductAttention {
         dims.extend([l, s]);
         let bias = mask.map(|m| Bias::new(m, &dims, false)).transpose()?;
         let (qs, ks, vs) = (q.to_f64_vec()?, k.to_f64_vec()?, v.to_f64_vec()?);
-        let problem = Problem { l, s, e, ev, scale, softcap: 0.0, smooth: false };
+        let problem = Problem { l, s, e, ev, scale, softcap: 0.0, smooth: false, element_type: ElementType::F64 };
         let mut y = zeros(&[whole.elements(), l, ev])?;
         for (b, at) in offsets.iter().enumerate() {
             let (q, k, v) = (&qs[at[0] * l * e..], &ks[at[1] * s * e..], &vs[at[2] * s * ev..]);
@@ -210,7 +211,16 @@ impl OpRules for Attention {
         };
         let scale = if self.scale == 0.0 { 1.0 / (e as f64).sqrt() } else { self.scale };
         let problem =
-            Problem { l, s, e, ev, scale, softcap: self.softcap, smooth: self.smooth_softmax };
+            Problem {
+                l,
+                s,
+                e,
+                ev,
+                scale,
+                softcap: self.softcap,
+                smooth: self.smooth_softmax,
+                element_type: q.element_type(),
+            };
         let (qs, ks, vs) = (q.to_f64_vec()?, k.to_f64_vec()?, v.to_f64_vec()?);
         let mut y = zeros(&[batch, heads, l, ev])?;
         let wants_scores = self.scores_mode >= 0;

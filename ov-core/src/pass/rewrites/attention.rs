@@ -43,6 +43,8 @@ fn apply(cx: &mut Rewriter<'_>, root: NodeId) -> Result<Patch, NoMatch> {
     NoMatch::unless(m.rank(v) == Some(rank), "the ranks differ")?;
     let sum = m.unary::<SoftMax>(p).ok_or(NoMatch::Pattern)?;
     NoMatch::unless(m.single_use(&[p, sum]), "the probabilities are read elsewhere")?;
+    let wide = m.element_type(v).bits() >= 32;
+    NoMatch::unless(wide, "16-bit types round every step of the composition")?;
     let Scores { q, mut k, by_key, scale, mask } = find(m, sum).ok_or(NoMatch::Pattern)?;
     let ranks = m.rank(q) == Some(rank) && m.rank(k) == Some(rank);
     NoMatch::unless(ranks, "the ranks differ")?;

@@ -120,7 +120,9 @@ pub(super) fn attend(
         let last = shape.rank().filter(|r| *r > 0).map(|r| shape.dim(r - 1));
         last.is_some_and(|d| d.same(key.dim(2))) && !op.is_causal
     });
-    let plain = op.softcap == 0.0
+    // The plain operator does not say where 16-bit values are rounded.
+    let plain = cx.element_type(q).bits() >= 32
+        && op.softcap == 0.0
         && op.left_window_size < 0
         && op.right_window_size < 0
         && op.scores_mode < 0
