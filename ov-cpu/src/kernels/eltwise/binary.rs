@@ -168,11 +168,20 @@ fn binary_body<S: Simd>(
         BinaryOp::Pow => walk(plan, a, b, out, range, f32::powf),
         BinaryOp::SquaredDifference => walk(plan, a, b, out, range, |a, b| (a - b) * (a - b)),
         BinaryOp::PRelu => walk(plan, a, b, out, range, |a, b| if a < 0.0 { a * b } else { a }),
-        BinaryOp::FloorMod => walk(plan, a, b, out, range, |a, b| {
-            let r = a % b;
-            if r != 0.0 && (r < 0.0) != (b < 0.0) { r + b } else { r }
-        }),
+        BinaryOp::FloorMod => walk(plan, a, b, out, range, floor_remainder),
         BinaryOp::Mod => walk(plan, a, b, out, range, |a, b| a % b),
+    }
+}
+
+/// The remainder with the sign of the divisor, zeros too.
+pub(super) fn floor_remainder(a: f32, b: f32) -> f32 {
+    let r = a % b;
+    if r == 0.0 {
+        r.copysign(b)
+    } else if (r < 0.0) != (b < 0.0) {
+        r + b
+    } else {
+        r
     }
 }
 

@@ -4,7 +4,7 @@
 use std::ops::Range;
 
 use super::{Input, Instruction, Place, ProgramPlan, Stage, TILE, Value};
-use crate::kernels::eltwise::binary::{BinaryOp, CompareOp};
+use crate::kernels::eltwise::binary::{BinaryOp, CompareOp, floor_remainder};
 use crate::kernels::eltwise::broadcast::Run;
 use crate::kernels::eltwise::unary;
 use crate::kernels::out::Out;
@@ -220,10 +220,7 @@ unsafe fn binary<S: Bits>(s: S, op: BinaryOp, a: *const f32, b: *const f32, y: *
             }
             BinaryOp::Pow => lanes(a, b, y, n, f32::powf),
             BinaryOp::Mod => lanes(a, b, y, n, |a, b| a % b),
-            BinaryOp::FloorMod => lanes(a, b, y, n, |a, b| {
-                let r = a % b;
-                if r != 0.0 && (r < 0.0) != (b < 0.0) { r + b } else { r }
-            }),
+            BinaryOp::FloorMod => lanes(a, b, y, n, floor_remainder),
         }
     }
 }
