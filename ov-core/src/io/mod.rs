@@ -6,6 +6,7 @@ mod external;
 mod huge_buffer;
 mod mapped_file;
 mod system;
+mod memory;
 
 pub use background::BackgroundThread;
 pub use external::ExternalFiles;
@@ -14,3 +15,4 @@ pub use mapped_file::MappedFile;
 pub use system::{
     FileSystem, file_system, free_bytes, populate, reserve_space, user, yield_to_others,
 };
+pub use memory::memory_limit;

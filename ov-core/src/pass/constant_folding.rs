@@ -14,7 +14,7 @@ pub const FOLD_LIMIT: usize = 64 << 20;
 
 /// Replaces operators over constants with their values.
 ///
-/// Left alone are operators that draw random numbers, results over the limit, results above 1 MiB that are more than
+/// Left alone are operators that draw random numbers or have bodies, results over the limit, results above 1 MiB that are more than
 /// four times as large as their inputs (a tensor of ones is cheaper to make than to store), and the expansion of
 /// quantised weights, which devices want in their narrow type.
 #[derive(Clone, Copy, Debug)]
@@ -133,8 +133,13 @@ const SMALL: usize = 1 << 20;
 /// Quantised constants up to this length are worth no special type.
 const FEW: usize = 256;
 
-/// Operators that are never folded: random numbers, and the expansion of quantised weights.
+/// Operators that are never folded: random numbers, the expansion of quantised weights, and bodies, which may run for
+/// ever.
 const KEPT: &[&str] = &[
+    "If",
+    "Loop",
+    "TensorIterator",
+    "SequenceMap",
     "RandomUniform",
     "RandomNormal",
     "RandomPoisson",

@@ -2,7 +2,7 @@
 #![allow(unsafe_code, reason = "allocates memory of a stricter alignment than Vec gives")]
 
 use std::{
-    alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error},
+    alloc::{Layout, alloc_zeroed, dealloc},
     fmt,
     ops::Range,
     ptr::NonNull,
@@ -124,7 +124,7 @@ impl AlignedBuffer {
         }
         // SAFETY: the layout has a non-zero size, checked above.
         let base = unsafe { alloc_zeroed(layout) };
-        let Some(base) = NonNull::new(base) else { handle_alloc_error(layout) };
+        let base = NonNull::new(base)?;
         let skip = base.as_ptr().align_offset(BUFFER_ALIGNMENT);
         // SAFETY: the layout has room for `len` bytes after the first boundary.
         let ptr = unsafe { base.add(skip) };

@@ -8,6 +8,7 @@ use super::{
     unite,
 };
 use crate::{
+    io::memory_limit,
     model::Model,
     reference::BodyRunner,
     tensor::{Dimension, ElementType, PartialShape, Shape, Tensor},
@@ -172,6 +173,9 @@ fn trip_limit(tensor: &Tensor) -> OpResult<Option<usize>> {
     Ok(usize::try_from(count).ok())
 }
 
+/// Iterations of a loop that has no other end: 2^40, half a day of the fastest body.
+const MAX_TRIPS: usize = 1 << 40;
+
 /// Passes over a body until the types of carried values settle, outermost and deep inside other bodies.
 const PASSES: usize = 4;
 /// From this depth of bodies on carried values start with unknown shapes, so that one pass settles them and the work
@@ -203,10 +207,17 @@ impl Iteration<'_> {
             }
         };
         let Some(trip) = cx.value(0).filter(|_| goes_on) else { return Ok(None) };
-        Ok(match (trip_limit(trip)?, sliced) {
+        let count = match (trip_limit(trip)?, sliced) {
             (Some(a), Some(b)) => Some(a.min(b)),
             (a, b) => a.or(b),
-        })
+        };
+        // Nothing but the count ends this loop, so one that would run for years is refused.
+        op_ensure!(
+            count.is_none_or(|n| n <= MAX_TRIPS),
+            "the loop makes {} iterations, more than the limit of {MAX_TRIPS}",
+            count.unwrap_or_default()
+        );
+        Ok(count)
     }
 
     /// Whether output `result` of the body is a carried value that the body does not change.
@@ -351,7 +362,7 @@ impl Iteration<'_> {
         }
         let mut pieces: Vec<Vec<Tensor>> = vec![Vec::new(); self.ports.concat.len()];
         let mut last: Vec<Option<Tensor>> = vec![None; self.ports.last.len()];
-        let mut iteration = 0;
+        let (mut iteration, mut gathered) = (0, 0usize);
         while goes_on && limit.is_none_or(|l| iteration < l) {
             for port in &self.ports.sliced {
                 let piece = port.piece(&inputs[port.input], iteration)?;
@@ -369,7 +380,14 @@ impl Iteration<'_> {
                 *value = pick(&results, m.result as i64)?.clone();
             }
             for (port, list) in self.ports.concat.iter().zip(&mut pieces) {
-                list.push(pick(&results, port.result as i64)?.clone());
+                let piece = pick(&results, port.result as i64)?;
+                gathered = gathered.saturating_add(piece.byte_len().max(size_of::<Tensor>()));
+                op_ensure!(
+                    gathered <= memory_limit() / 2,
+                    "the outputs of {iteration} iterations need {gathered} bytes, more than the limit of {}",
+                    memory_limit() / 2
+                );
+                list.push(piece.clone());
             }
             for ((_, result), value) in self.ports.last.iter().zip(&mut last) {
                 *value = Some(pick(&results, *result as i64)?.clone());
