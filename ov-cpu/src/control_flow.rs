@@ -1,4 +1,4 @@
-//! If, Loop and `TensorIterator` over programs of their own.
+//! If, Loop, `TensorIterator` and `SequenceMap` over programs of their own.
 
 use ov_core::{
     Model, Tensor,
@@ -6,6 +6,7 @@ use ov_core::{
     op::{
         Op, OpError, OpResult,
         control_flow::{If, Loop, TensorIterator, condition},
+        sequence::SequenceMap,
     },
     plugin::CancelToken,
 };
@@ -19,6 +20,8 @@ pub(crate) fn bodies(op: &dyn Op) -> Vec<&Model> {
     } else if let Some(op) = op.downcast::<Loop>() {
         vec![&op.body]
     } else if let Some(op) = op.downcast::<TensorIterator>() {
+        vec![&op.body]
+    } else if let Some(op) = op.downcast::<SequenceMap>() {
         vec![&op.body]
     } else {
         Vec::new()
@@ -51,6 +54,8 @@ pub(crate) fn run(
     } else if let Some(op) = op.downcast::<Loop>() {
         op.evaluate_with(inputs, &mut |arguments| run_body(0, arguments))
     } else if let Some(op) = op.downcast::<TensorIterator>() {
+        op.evaluate_with(inputs, &mut |arguments| run_body(0, arguments))
+    } else if let Some(op) = op.downcast::<SequenceMap>() {
         op.evaluate_with(inputs, &mut |arguments| run_body(0, arguments))
     } else {
         Err(OpError::Unsupported(format!("{} with bodies", op.kind())))

@@ -6,7 +6,7 @@ use std::sync::{
 };
 
 use ov_core::{
-    Shape,
+    ElementType, Shape,
     blob::{Blob, Meta, SectionKind},
     error::{BlobError, PropertyError, Result},
     plugin::{DeviceModel, PortInfo, SyncRequest},
@@ -69,9 +69,16 @@ impl CpuModel {
         };
         let target = Target { isa: config.isa, threads: config.threads_per_stream() };
         let exe = Arc::new(Executable::new(program, WeightBytes(weights), target));
-        let shapes: Option<Vec<Shape>> = meta.inputs.iter().map(|p| p.shape.to_shape()).collect();
-        if let Some(shapes) = shapes {
-            exe.plan(&shapes).map_err(|e| BlobError::Check {
+        let types: Option<Vec<(ElementType, Shape)>> = meta
+            .inputs
+            .iter()
+            .map(|p| {
+                let known = p.element_type != ElementType::Dynamic;
+                Some((p.element_type, p.shape.to_shape().filter(|_| known)?))
+            })
+            .collect();
+        if let Some(types) = types {
+            exe.plan(&types).map_err(|e| BlobError::Check {
                 check: "plan",
                 expected: "a program that can be bound".to_owned(),
                 got: e.to_string(),

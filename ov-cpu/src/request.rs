@@ -1,7 +1,7 @@
 //! A request: tensors of its own and a runner.
 
 use ov_core::{
-    Tensor,
+    ElementType, Tensor,
     error::{InferError, Result},
     plugin::{CancelToken, PortInfo, SyncRequest},
     profiling::{NodeProfile, NodeStatus},
@@ -16,6 +16,8 @@ pub(crate) struct CpuRequest {
     ports: Vec<PortInfo>,
     output_ports: Vec<PortInfo>,
     inputs: Vec<Tensor>,
+    /// Inputs that have a tensor; the marker of an absent optional counts as one once it was set.
+    set: Vec<bool>,
     outputs: Vec<Tensor>,
     /// Outputs whose memory is the caller's.
     owned_by_caller: Vec<bool>,
@@ -31,7 +33,7 @@ impl CpuRequest {
         let zeros = |ports: &[PortInfo]| {
             ports
                 .iter()
-                .map(|p| match p.shape.to_shape() {
+                .map(|p| match p.shape.to_shape().filter(|_| has_default(p)) {
                     Some(shape) => Tensor::zeros(p.element_type, shape).map_err(InferError::Tensor),
                     None => Ok(Tensor::absent()),
                 })
@@ -41,8 +43,10 @@ impl CpuRequest {
         if !input_tensors.iter().any(Tensor::is_absent) {
             runner.prepare(&input_tensors)?;
         }
+        let set = input_tensors.iter().map(|t| !t.is_absent()).collect();
         Ok(Self {
             runner,
+            set,
             ports: inputs.to_vec(),
             output_ports: outputs.to_vec(),
             inputs: input_tensors,
@@ -53,18 +57,24 @@ impl CpuRequest {
     }
 }
 
+/// Whether a port can start with zeros: sequences, maps and optionals cannot.
+fn has_default(port: &PortInfo) -> bool {
+    port.element_type.bits() > 0 || port.element_type == ElementType::String
+}
+
 impl SyncRequest for CpuRequest {
     fn set_input(&mut self, index: usize, tensor: Tensor) -> Result<()> {
         self.inputs[index] = tensor.to_contiguous();
+        self.set[index] = true;
         Ok(())
     }
 
     fn input(&self, index: usize) -> Option<&Tensor> {
-        self.inputs.get(index).filter(|t| !t.is_absent())
+        self.inputs.get(index).filter(|_| self.set[index])
     }
 
     fn input_mut(&mut self, index: usize) -> Option<&mut Tensor> {
-        self.inputs.get_mut(index).filter(|t| !t.is_absent())
+        self.inputs.get_mut(index).filter(|_| self.set[index])
     }
 
     fn set_output(&mut self, index: usize, tensor: Tensor) -> Result<()> {
@@ -76,11 +86,11 @@ impl SyncRequest for CpuRequest {
     fn output(&self, index: usize) -> Option<&Tensor> {
         self.outputs
             .get(index)
-            .filter(|t| !t.is_absent() && (self.ran || self.output_ports[index].shape.is_static()))
+            .filter(|t| self.ran || (!t.is_absent() && self.output_ports[index].shape.is_static()))
     }
 
     fn infer(&mut self, cancel: &CancelToken) -> Result<()> {
-        if let Some(index) = self.inputs.iter().position(Tensor::is_absent) {
+        if let Some(index) = self.set.iter().position(|set| !set) {
             let port = &self.ports[index];
             return Err(
                 InferError::NotSet { port: port.name.clone(), expected: port.type_text() }.into()

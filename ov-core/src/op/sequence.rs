@@ -292,8 +292,23 @@ impl OpRules for SequenceMap {
     }
 
     fn evaluate(&self, inputs: &[Tensor]) -> OpResult<Vec<Tensor>> {
-        let len = first(inputs)?.as_sequence()?.len();
         let runner = BodyRunner::new(&self.body)?;
+        self.evaluate_with(inputs, &mut |arguments| runner.run(arguments))
+    }
+}
+
+impl SequenceMap {
+    /// Evaluates the operator with a body that somebody else runs; of the body itself only the number of outputs is
+    /// looked at.
+    ///
+    /// # Errors
+    /// When the body fails or the sequences differ in length.
+    pub fn evaluate_with(
+        &self,
+        inputs: &[Tensor],
+        run_body: control_flow::RunBody<'_>,
+    ) -> OpResult<Vec<Tensor>> {
+        let len = first(inputs)?.as_sequence()?.len();
         let mut outputs = vec![Vec::with_capacity(len); self.body.outputs().len()];
         for at in 0..len {
             let arguments = inputs
@@ -309,7 +324,7 @@ impl OpRules for SequenceMap {
                     })
                 })
                 .collect::<OpResult<Vec<_>>>()?;
-            for (list, value) in outputs.iter_mut().zip(runner.run(&arguments)?) {
+            for (list, value) in outputs.iter_mut().zip(run_body(&arguments)?) {
                 list.push(value);
             }
         }

@@ -29,7 +29,7 @@ use ov_core::{
 };
 
 pub(crate) use eltwise::unary_of;
-pub(crate) use reference::{LentInput, evaluate_lent};
+pub(crate) use reference::{LentInput, Results, evaluate_lent};
 
 use crate::{kernels::out::Out, simd::Isa};
 

@@ -4,12 +4,16 @@
 use std::{
     ops::Range,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use ov_core::{
-    ElementType, Shape, Tensor,
-    op::{Op, OpError, OpResult},
+    ElementType, PartialShape, Shape, Tensor,
+    io::memory_limit,
+    op::{InferContext, InputInfo, Op, OpError, OpResult},
     tensor::TensorBuffer,
 };
 
@@ -24,6 +28,8 @@ fn select(_: &NodeView<'_>) -> Result<Choice, Reject> {
 }
 
 fn bind(cx: &BindContext<'_>) -> OpResult<Bound> {
+    let sizes = cx.outputs.iter().map(|o| o.element_type.byte_len(o.shape.elements()));
+    expect_memory(sizes.fold(0, |sum, size| sum.saturating_add(size.unwrap_or(usize::MAX))))?;
     Bound::step(Reference {
         op: cx.op.clone_box(),
         inputs: cx
@@ -50,7 +56,8 @@ struct Reference {
 /// Memory of a step, lent to a tensor.
 struct Lent {
     address: *const u8,
-    len: usize,
+    /// 0 once the call is over.
+    len: AtomicUsize,
 }
 
 // SAFETY: the memory is only read, and `evaluate_lent` makes sure that no tensor outlives the call.
@@ -60,8 +67,9 @@ unsafe impl Sync for Lent {}
 
 impl TensorBuffer for Lent {
     fn bytes(&self) -> &[u8] {
-        // SAFETY: `evaluate_lent` builds this from a slice that lives until every clone of the owner is gone.
-        unsafe { std::slice::from_raw_parts(self.address, self.len) }
+        // SAFETY: `evaluate_lent` builds this from a slice that outlives the evaluation, and sets the length to 0 when
+        // that is over; evaluations start no thread that outlives them.
+        unsafe { std::slice::from_raw_parts(self.address, self.len.load(Ordering::Acquire)) }
     }
 
     fn bytes_mut(&mut self) -> Option<&mut [u8]> {
@@ -73,6 +81,7 @@ impl TensorBuffer for Lent {
 pub(crate) fn evaluate_lent(
     op: &dyn Op,
     inputs: &[(ElementType, &Shape, LentInput<'_>)],
+    results: Results,
 ) -> OpResult<Vec<Tensor>> {
     let mut owners: Vec<Arc<Lent>> = Vec::new();
     let mut tensors = Vec::with_capacity(inputs.len());
@@ -80,35 +89,81 @@ pub(crate) fn evaluate_lent(
         tensors.push(match memory {
             LentInput::Held(t) => (*t).clone(),
             LentInput::Bytes(bytes) => {
-                let owner = Arc::new(Lent { address: bytes.as_ptr(), len: bytes.len() });
+                let owner =
+                    Arc::new(Lent { address: bytes.as_ptr(), len: AtomicUsize::new(bytes.len()) });
                 owners.push(Arc::clone(&owner));
                 Tensor::from_buffer(*ty, (*shape).clone(), owner, 0)?
             }
         });
     }
-    let result = catch_unwind(AssertUnwindSafe(|| op.evaluate(&tensors)));
-    drop(tensors);
-    let mut outputs = match result {
-        Ok(outputs) => outputs?,
-        Err(panic) => {
-            let text = panic
-                .downcast_ref::<String>()
-                .cloned()
-                .or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned()))
-                .unwrap_or_default();
-            return Err(OpError::Invalid(format!("evaluation panicked: {text}")));
+    let result = catch_unwind(AssertUnwindSafe(|| {
+        if results == Results::Unknown {
+            check_size(op, &tensors)?;
         }
-    };
+        op.evaluate(&tensors)
+    }));
+    drop(tensors);
+    let mut result = result.unwrap_or_else(|panic| {
+        let text = panic
+            .downcast_ref::<String>()
+            .cloned()
+            .or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned()))
+            .unwrap_or_default();
+        Err(OpError::Invalid(format!("evaluation panicked: {text}")))
+    });
     if owners.iter().any(|o| Arc::strong_count(o) > 1) {
-        for output in &mut outputs {
+        for output in result.iter_mut().flatten() {
             *output = output.to_owned_tensor();
         }
-        if owners.iter().any(|o| Arc::strong_count(o) > 1) {
-            // Something hid a clone of lent memory; leaking the outputs cannot make it valid, so end here.
-            std::process::abort();
-        }
     }
-    Ok(outputs)
+    for owner in &owners {
+        owner.len.store(0, Ordering::Release);
+    }
+    result
+}
+
+/// Refuses an evaluation whose results, as far as types and values of the inputs tell, are larger than memory.
+fn check_size(op: &dyn Op, inputs: &[Tensor]) -> OpResult<()> {
+    let shapes: Vec<PartialShape> = inputs.iter().map(|t| t.shape().into()).collect();
+    let infos: Vec<InputInfo<'_>> = inputs
+        .iter()
+        .zip(&shapes)
+        .map(|(t, shape)| InputInfo {
+            element_type: t.element_type(),
+            shape,
+            value: Some(t),
+            dims: None,
+        })
+        .collect();
+    let types = op.infer(&InferContext { inputs: &infos })?;
+    let mut bytes = 0usize;
+    for ty in &types {
+        let len = ty.shape.to_shape().map_or(Some(0), |s| s.checked_len());
+        let size = len.and_then(|n| ty.element_type.byte_len(n)).unwrap_or(usize::MAX);
+        bytes = bytes.saturating_add(size);
+    }
+    expect_memory(bytes)
+}
+
+/// Refuses results of so many bytes when they are larger than memory.
+fn expect_memory(bytes: usize) -> OpResult<()> {
+    // Evaluations widen what they compute, some to twice eight bytes an element.
+    let limit = memory_limit() / 4;
+    if bytes > limit {
+        return Err(OpError::Invalid(format!(
+            "the result needs {bytes} bytes, more than the limit of {limit} (a quarter of the memory of this process)"
+        )));
+    }
+    Ok(())
+}
+
+/// Whether the sizes of the results were checked before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Results {
+    /// When the plan was made.
+    Planned,
+    /// Not yet.
+    Unknown,
 }
 
 /// One input of [`evaluate_lent`].
@@ -137,7 +192,7 @@ impl Step for Reference {
                 (*ty, shape, memory)
             })
             .collect();
-        let outputs = evaluate_lent(&*self.op, &inputs)?;
+        let outputs = evaluate_lent(&*self.op, &inputs, Results::Planned)?;
         if outputs.len() < self.outputs.len() {
             return Err(OpError::Invalid(format!(
                 "gave {} outputs, expected {}",

@@ -2,12 +2,13 @@
 
 use ov_core::{
     ElementType, PartialShape, Shape, Tensor,
+    io::memory_limit,
     op::{InferContext, InputInfo, OpError, OutputType},
 };
 
 use super::{Executable, Known, Plan, Source, Tail, memory::Memory};
 use crate::{
-    nodes::{BindContext, Bound, BoundInput, BoundOutput, LentInput, evaluate_lent},
+    nodes::{BindContext, Bound, BoundInput, BoundOutput, LentInput, Results, evaluate_lent},
     program::{Constant, NodeDesc, ValueId},
 };
 
@@ -45,18 +46,30 @@ pub(super) enum Origin {
     Earlier(Source),
 }
 
-pub(super) fn first(exe: &Executable, shapes: &[Shape]) -> Result<Plan, BuildError> {
+impl Origin {
+    /// Where the tensor of a value without bytes is found.
+    pub(super) fn holder(self) -> Option<Source> {
+        match self {
+            Self::Earlier(source) => Some(source),
+            Self::Input(index) => Some(Source::Input(index)),
+            Self::Held | Self::Node => None,
+        }
+    }
+}
+
+pub(super) fn first(exe: &Executable, inputs: &[(ElementType, Shape)]) -> Result<Plan, BuildError> {
     let mut states = constants(exe)?;
-    for (index, (port, shape)) in exe.program.inputs.iter().zip(shapes).enumerate() {
+    for (index, (port, (element_type, shape))) in exe.program.inputs.iter().zip(inputs).enumerate()
+    {
         states[port.value as usize] = Some(State {
-            element_type: exe.program.values[port.value as usize].element_type,
+            element_type: *element_type,
             shape: shape.clone(),
             value: None,
             origin: Origin::Input(index),
         });
     }
     let mut plan = build(exe, 0, 0, states)?;
-    plan.input_shapes = shapes.to_vec();
+    plan.inputs = inputs.to_vec();
     Ok(plan)
 }
 
@@ -218,6 +231,7 @@ fn plan_known(plan: &Placed, stage: usize, value: ValueId, states: &[Option<Stat
     }
     let source = match state.origin {
         Origin::Earlier(source) => source,
+        Origin::Input(index) if state.element_type.bits() == 0 => Source::Input(index),
         _ => Source::Slot {
             stage,
             slot: plan.1[value as usize].expect("a value that later nodes read has a slot"),
@@ -285,6 +299,10 @@ fn infer(
         .iter()
         .map(|v| states[*v as usize].as_ref().expect("a program reads no value before it is made"))
         .collect();
+    // Values without bytes never pass through the arena: their nodes run on tensors, between stages.
+    if inputs.iter().any(|s| s.element_type.bits() == 0 && s.value.is_none()) {
+        return Ok(Inferred::Dynamic);
+    }
     let shapes: Vec<PartialShape> = inputs.iter().map(|s| PartialShape::from(&s.shape)).collect();
     let infos: Vec<InputInfo<'_>> = inputs
         .iter()
@@ -322,10 +340,19 @@ fn infer(
             .iter()
             .filter_map(|s| Some((s.element_type, &s.shape, LentInput::Held(s.value.as_ref()?))))
             .collect();
-        return Ok(Inferred::Values(evaluate_lent(&*node.op, &arguments)?));
+        return Ok(Inferred::Values(evaluate_lent(&*node.op, &arguments, Results::Planned)?));
     }
     if resolved.iter().any(|(ty, _)| ty.bits() == 0) {
         return Ok(Inferred::Dynamic);
+    }
+    for (ty, shape) in &resolved {
+        let bytes = shape.checked_len().and_then(|n| ty.byte_len(n));
+        if bytes.is_none_or(|b| b > memory_limit()) {
+            return Err(OpError::Invalid(format!(
+                "the output {ty}{shape} needs more than the {} bytes of memory that there are",
+                memory_limit()
+            )));
+        }
     }
     Ok(Inferred::Types(resolved))
 }

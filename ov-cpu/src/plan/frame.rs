@@ -3,7 +3,10 @@
 
 use std::sync::{Arc, atomic::AtomicUsize};
 
-use ov_core::{Tensor, io::HugeBuffer};
+use ov_core::{
+    Tensor,
+    io::{HugeBuffer, memory_limit},
+};
 
 use super::{Home, Plan, Source};
 
@@ -35,7 +38,7 @@ const APART: usize = 4096;
 
 /// No memory for an inference.
 #[derive(Debug, thiserror::Error)]
-#[error("the plan needs {0} bytes for activations, which cannot be allocated")]
+#[error("the plan needs {0} bytes for activations, more than there is")]
 pub(super) struct OutOfMemory(usize);
 
 impl Frame {
@@ -57,6 +60,7 @@ impl Frame {
                 .scratch_len
                 .checked_mul(threads)
                 .and_then(|scratch| scratch.checked_add(self.arena_len))
+                .filter(|needed| *needed <= memory_limit())
                 .ok_or(OutOfMemory(plan.arena_len))?;
             let mut memory = HugeBuffer::zeroed(needed).map_err(|_| OutOfMemory(needed))?;
             memory.fault_in();
@@ -110,5 +114,20 @@ pub(super) fn earlier(frames: &[Frame], source: Source) -> *mut u8 {
     match source {
         Source::Slot { stage, slot } => frames[stage].addresses[slot as usize],
         Source::Tail { stage, output } => frames[stage].tail[output].bytes().as_ptr().cast_mut(),
+        // Only values without bytes come from there, and no step reads them.
+        Source::Input(_) => std::ptr::dangling_mut(),
+    }
+}
+
+/// The tensor of a value without bytes, which an earlier stage or the caller holds.
+pub(super) fn held<'a>(
+    frames: &'a [Frame],
+    inputs: &'a [Tensor],
+    source: Source,
+) -> Option<&'a Tensor> {
+    match source {
+        Source::Tail { stage, output } => frames.get(stage)?.tail.get(output),
+        Source::Input(index) => inputs.get(index),
+        Source::Slot { .. } => None,
     }
 }

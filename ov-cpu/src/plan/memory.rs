@@ -177,7 +177,7 @@ impl<'a> Memory<'a> {
             given,
             tail: None,
             parallel,
-            input_shapes: Vec::new(),
+            inputs: Vec::new(),
         };
         (plan, slot_of)
     }
@@ -195,9 +195,11 @@ impl<'a> Memory<'a> {
                     shape: state.shape.clone(),
                     copy_from: None,
                     held: None,
+                    holder: None,
                 };
                 if state.element_type.bits() == 0 {
                     given.held = state.value.clone();
+                    given.holder = state.origin.holder();
                     return given;
                 }
                 let root = self.root(value);

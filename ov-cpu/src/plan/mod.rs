@@ -44,6 +44,8 @@ enum Source {
     Slot { stage: usize, slot: u32 },
     /// An output of the node that ends the stage.
     Tail { stage: usize, output: usize },
+    /// The caller's tensor for an input that has no bytes (texts, sequences, maps, optionals).
+    Input(usize),
 }
 
 /// Memory of one value.
@@ -78,8 +80,10 @@ struct Given {
     shape: Shape,
     /// The slot to copy from when the steps do not write the output's memory themselves.
     copy_from: Option<u32>,
-    /// The value itself, when it has no bytes in memory.
+    /// The value itself, when it has no bytes in memory and follows from shapes.
     held: Option<Tensor>,
+    /// Who holds it, when it has no bytes in memory and is made by running.
+    holder: Option<Source>,
 }
 
 /// The node whose result shapes are only known once it has run, and what later nodes need of this stage.
@@ -91,7 +95,7 @@ struct Tail {
     /// Values made so far that later nodes or outputs read.
     live: Vec<(ValueId, Known)>,
     /// Plans of the rest, by the types and shapes of the node's outputs.
-    next: Mutex<PlanCache<Vec<(ElementType, Shape)>>>,
+    next: Mutex<PlanCache<Signature>>,
 }
 
 /// A value as later nodes see it.
@@ -114,8 +118,11 @@ pub struct Plan {
     tail: Option<Tail>,
     /// Whether the work is worth waking other threads for.
     parallel: bool,
-    input_shapes: Vec<Shape>,
+    inputs: Signature,
 }
+
+/// Types and shapes of the tensors that a plan is made for.
+type Signature = Vec<(ElementType, Shape)>;
 
 /// How a program is bound and run.
 #[derive(Clone, Copy, Debug)]
@@ -132,7 +139,7 @@ pub struct Executable {
     pub(crate) program: Program,
     pub(crate) weights: WeightBytes,
     pub(crate) target: Target,
-    plans: Mutex<PlanCache<Vec<Shape>>>,
+    plans: Mutex<PlanCache<Signature>>,
     /// The same for the bodies of control-flow nodes, by node.
     bodies: Vec<Vec<Arc<Self>>>,
 }
@@ -164,17 +171,17 @@ impl Executable {
         &self.program.nodes[index]
     }
 
-    /// The plan for inputs of these shapes, from the cache or made now.
+    /// The plan for inputs of these types and shapes, from the cache or made now.
     ///
     /// # Errors
     /// When an operator refuses the shapes.
-    pub fn plan(&self, shapes: &[Shape]) -> Result<Arc<Plan>, BuildError> {
+    pub fn plan(&self, inputs: &[(ElementType, Shape)]) -> Result<Arc<Plan>, BuildError> {
         let mut plans = self.plans.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(plan) = plans.find(|key| key == shapes) {
+        if let Some(plan) = plans.find(|key| key == inputs) {
             return Ok(plan);
         }
-        let plan = Arc::new(build::first(self, shapes)?);
-        plans.insert(shapes.to_vec(), Arc::clone(&plan));
+        let plan = Arc::new(build::first(self, inputs)?);
+        plans.insert(inputs.to_vec(), Arc::clone(&plan));
         Ok(plan)
     }
 }

@@ -19,7 +19,7 @@ use super::{
     frame::{self, Frame},
 };
 use crate::{
-    nodes::{Io, LentInput, evaluate_lent},
+    nodes::{Io, LentInput, Results, evaluate_lent},
     simd::denormals::FlushDenormals,
     team::{Barrier, Team},
 };
@@ -89,14 +89,18 @@ impl Runner {
     /// The plan for inputs of these shapes.
     fn plan(&self, inputs: &[Tensor]) -> Result<Arc<Plan>> {
         let current = self.frames.first().and_then(|f| f.plan.as_ref()).filter(|p| {
-            p.input_shapes.len() == inputs.len()
-                && p.input_shapes.iter().zip(inputs).all(|(s, t)| s == t.shape())
+            p.inputs.len() == inputs.len()
+                && p.inputs
+                    .iter()
+                    .zip(inputs)
+                    .all(|((ty, s), t)| *ty == t.element_type() && s == t.shape())
         });
         match current {
             Some(plan) => Ok(Arc::clone(plan)),
             None => {
-                let shapes: Vec<Shape> = inputs.iter().map(|t| t.shape().clone()).collect();
-                self.exe.plan(&shapes).map_err(infer_error)
+                let signature: Vec<(ElementType, Shape)> =
+                    inputs.iter().map(|t| (t.element_type(), t.shape().clone())).collect();
+                self.exe.plan(&signature).map_err(infer_error)
             }
         }
     }
@@ -130,7 +134,7 @@ impl Runner {
         loop {
             self.run_stage(stage, &plan, inputs, outputs, fixed, cancel)?;
             let Some(tail) = &plan.tail else { return Ok(()) };
-            self.run_tail(stage, tail, cancel)?;
+            self.run_tail(stage, tail, inputs, cancel)?;
             let made: Vec<(ElementType, Shape)> = self.frames[stage]
                 .tail
                 .iter()
@@ -194,6 +198,12 @@ impl Runner {
             let tensor = &mut outputs[given.output];
             if let Some(held) = &given.held {
                 *tensor = held.clone();
+                continue;
+            }
+            if let Some(holder) = given.holder {
+                if let Some(held) = frame::held(earlier, inputs, holder) {
+                    *tensor = held.clone();
+                }
                 continue;
             }
             let fits =
@@ -264,7 +274,13 @@ impl Runner {
     }
 
     /// Runs the node that ends a stage.
-    fn run_tail(&mut self, stage: usize, tail: &Tail, cancel: &CancelToken) -> Result<()> {
+    fn run_tail(
+        &mut self,
+        stage: usize,
+        tail: &Tail,
+        model_inputs: &[Tensor],
+        cancel: &CancelToken,
+    ) -> Result<()> {
         if cancel.is_canceled() {
             return Err(InferError::Canceled.into());
         }
@@ -285,6 +301,7 @@ impl Runner {
                         super::Source::Tail { stage, output } => {
                             LentInput::Held(&self.frames[stage].tail[output])
                         }
+                        super::Source::Input(index) => LentInput::Held(&model_inputs[index]),
                         super::Source::Slot { stage, slot } => {
                             // SAFETY: no step is running; the frame's addresses are those of this inference.
                             LentInput::Bytes(unsafe { self.frames[stage].bytes(slot) })
@@ -295,7 +312,7 @@ impl Runner {
             })
             .collect();
         let results = if self.exe.bodies[tail.node].is_empty() {
-            evaluate_lent(&*node.op, &lent).map_err(context)?
+            evaluate_lent(&*node.op, &lent, Results::Unknown).map_err(context)?
         } else {
             let arguments = lent
                 .iter()
