@@ -245,6 +245,9 @@ pub(crate) struct ConformanceArgs {
     /// Name and reason of every case that failed
     #[arg(long)]
     pub(crate) list_failures: bool,
+    /// File with `NAME: REASON` per line: exactly these of the cases run must fail
+    #[arg(long, value_name = "FILE")]
+    pub(crate) known_failures: Option<PathBuf>,
     /// Seconds that a case may take
     #[arg(long, value_name = "S", default_value_t = 60.0, value_parser = positive)]
     pub(crate) timeout: f64,

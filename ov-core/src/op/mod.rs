@@ -365,7 +365,6 @@ families!(
     softmax,
     text,
     topk,
-    training,
     transpose,
     vision,
 );

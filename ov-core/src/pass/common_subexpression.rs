@@ -12,7 +12,7 @@ use super::Pass;
 use crate::{
     error::Result,
     model::{Model, Node, NodeId, Value},
-    op::{Attribute, AttributeVisitor, Op, OpResult, core::Parameter},
+    op::{Attribute, AttributeVisitor, Op, OpResult, core::Parameter, random::is_random},
     tensor::{ElementType, Tensor},
 };
 
@@ -58,7 +58,7 @@ fn hash_node(node: &Node) -> Option<u64> {
         hash_tensor(tensor, &mut hasher);
         return Some(hasher.finish());
     }
-    if node.op().is::<Parameter>() || IMPURE.contains(&kind.name) {
+    if node.op().is::<Parameter>() || IMPURE.contains(&kind.name) || is_random(kind) {
         return None;
     }
     kind.hash(&mut hasher);
@@ -151,14 +151,5 @@ impl AttributeVisitor for ExactWriter {
 /// Bytes hashed at either end of a tensor.
 const SAMPLE: usize = 512;
 
-/// Operators that give another result every time, or keep state.
-const IMPURE: &[&str] = &[
-    "RandomUniform",
-    "RandomNormal",
-    "RandomPoisson",
-    "Multinomial",
-    "Bernoulli",
-    "Dropout",
-    "ReadValue",
-    "Assign",
-];
+/// Operators that keep state.
+const IMPURE: &[&str] = &["ReadValue", "Assign"];

@@ -5,7 +5,7 @@ use super::Pass;
 use crate::{
     error::Result,
     model::{Model, Node, NodeId, Value},
-    op::core::Parameter,
+    op::{core::Parameter, random::is_random},
     tensor::{ElementType, Tensor},
 };
 
@@ -56,6 +56,7 @@ impl ConstantFolding {
             || node.users().is_empty()
                 && !(0..node.outputs().len()).any(|o| is_output(model, id, o))
             || KEPT.contains(&node.op().kind().name)
+            || is_random(node.op().kind())
         {
             return Ok(false);
         }
@@ -133,19 +134,7 @@ const SMALL: usize = 1 << 20;
 /// Quantised constants up to this length are worth no special type.
 const FEW: usize = 256;
 
-/// Operators that are never folded: random numbers, the expansion of quantised weights, and bodies, which may run for
-/// ever.
-const KEPT: &[&str] = &[
-    "If",
-    "Loop",
-    "TensorIterator",
-    "SequenceMap",
-    "RandomUniform",
-    "RandomNormal",
-    "RandomPoisson",
-    "Multinomial",
-    "Bernoulli",
-    "Dropout",
-    "DequantizeLinear",
-    "FakeQuantize",
-];
+/// Operators that are never folded besides random ones: the expansion of quantised weights, and bodies, which may run
+/// for ever.
+const KEPT: &[&str] =
+    &["If", "Loop", "TensorIterator", "SequenceMap", "DequantizeLinear", "FakeQuantize"];

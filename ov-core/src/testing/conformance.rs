@@ -1,6 +1,7 @@
 //! Conformance cases in folders: `model.onnx` or `model.xml`, `test_data_set_*/{input,output}_*.pb`, `tol`.
 
 use std::{
+    collections::HashSet,
     fs,
     path::{Path, PathBuf},
 };
@@ -30,6 +31,9 @@ pub struct Case {
     pub rtol: f64,
     /// Absolute tolerance.
     pub atol: f64,
+    /// Whether the expected values were drawn by a generator that the standard leaves open: type, shape and range
+    /// count then (see [`judge_random`]). The manifest marks such cases.
+    pub random: bool,
 }
 
 /// Every case beneath `dir` whose name contains `filter`, sorted by name.
@@ -37,6 +41,7 @@ pub struct Case {
 /// # Errors
 /// When a folder cannot be read.
 pub fn find(dir: &Path, filter: &str) -> std::io::Result<Vec<Case>> {
+    let random = random_cases(dir)?;
     let mut cases = Vec::new();
     let mut folders = vec![dir.to_owned()];
     while let Some(folder) = folders.pop() {
@@ -61,6 +66,7 @@ pub fn find(dir: &Path, filter: &str) -> std::io::Result<Vec<Case>> {
             .filter_map(|t| t.parse().ok())
             .collect();
         cases.push(Case {
+            random: random.contains(&name),
             name,
             model,
             data_sets: children
@@ -75,6 +81,51 @@ pub fn find(dir: &Path, filter: &str) -> std::io::Result<Vec<Case>> {
     }
     cases.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(cases)
+}
+
+/// Paths of the cases that `manifest.json` marks `random`; none without a manifest. It has a case per line.
+fn random_cases(dir: &Path) -> std::io::Result<HashSet<String>> {
+    let manifest = match fs::read_to_string(dir.join("manifest.json")) {
+        Ok(text) => text,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(HashSet::new()),
+        Err(e) => return Err(e),
+    };
+    let path = |line: &str| Some(line.split_once("\"path\": \"")?.1.split_once('"')?.0.to_owned());
+    Ok(manifest.lines().filter(|l| l.contains("\"random\": true")).filter_map(path).collect())
+}
+
+/// Judges drawn values: type and shape are those expected, and every value is one that could be drawn. What could be
+/// drawn are truth values where only 0 and 1 are expected, and else (dropout) 0 and the values that the expected ones
+/// keep, `inputs[0] * scale`.
+///
+/// # Errors
+/// A text that says what differs.
+pub fn judge_random(inputs: &[Tensor], got: &Tensor, expected: &Tensor) -> Result<(), String> {
+    if got.element_type() != expected.element_type() || got.shape() != expected.shape() {
+        let of = |t: &Tensor| format!("{}{}", t.element_type(), t.shape());
+        return Err(format!("got {}, expected {}", of(got), of(expected)));
+    }
+    let values = |t: &Tensor| t.to_f64_vec().map_err(|e| e.to_string());
+    let (got, expected) = (values(got)?, values(expected)?);
+    let binary = |v: &f64| *v == 0.0 || *v == 1.0;
+    if expected.iter().all(binary) {
+        return got
+            .iter()
+            .find(|v| !binary(v))
+            .map_or(Ok(()), |v| Err(format!("drew {v}, expected 0 or 1")));
+    }
+    let x = values(inputs.first().ok_or("a random case without inputs")?)?;
+    let kept = |list: &[f64]| {
+        list.iter().zip(&x).find(|(v, x)| **v != 0.0 && **x != 0.0).map(|(v, x)| v / x)
+    };
+    let (Some(scale), true) = (kept(&expected), x.len() == got.len()) else {
+        return Err("no expected value says what may be drawn".to_owned());
+    };
+    let close = |v: f64, x: f64| (v - x * scale).abs() <= 1e-5 + 1e-3 * (x * scale).abs();
+    match got.iter().zip(&x).find(|(v, x)| **v != 0.0 && !close(**v, **x)) {
+        Some((v, x)) => Err(format!("drew {v}, expected 0 or {}", x * scale)),
+        None => Ok(()),
+    }
 }
 
 /// The values `<prefix>_0.pb`, `<prefix>_1.pb`, … of a data set; `types` says which of them are not tensors.
@@ -140,10 +191,33 @@ impl Case {
                 return Err(format!("{} outputs, expected {}", got.len(), expected.len()));
             }
             for (i, (got, expected)) in got.iter().zip(&expected).enumerate() {
-                compare(got, expected, self.rtol, self.atol)
-                    .map_err(|d| format!("output {i}: {d}"))?;
+                let judged = if self.random {
+                    judge_random(&inputs, got, expected)
+                } else {
+                    compare(got, expected, self.rtol, self.atol).map_err(|d| d.to_string())
+                };
+                judged.map_err(|d| format!("output {i}: {d}"))?;
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn drawn_values_are_judged_by_type_shape_and_range() {
+        let f32s = |v: &[f32]| Tensor::from_vec([v.len()], v.to_vec()).expect("fits");
+        let x = [f32s(&[1.0, -2.0, 3.0])];
+        let expected = f32s(&[0.0, -4.0, 6.0]);
+        assert_eq!(judge_random(&x, &f32s(&[2.0, 0.0, 6.0]), &expected), Ok(()));
+        assert!(judge_random(&x, &f32s(&[2.0, 0.0, 3.0]), &expected).is_err());
+        assert!(judge_random(&x, &f32s(&[2.0, 0.0]), &expected).is_err());
+        assert!(judge_random(&x, &Tensor::from_i64s(&[2, 0, 6]), &expected).is_err());
+        let drawn = f32s(&[0.0, 1.0, 1.0]);
+        assert_eq!(judge_random(&x, &f32s(&[1.0, 0.0, 1.0]), &drawn), Ok(()));
+        assert!(judge_random(&x, &f32s(&[0.5, 0.0, 1.0]), &drawn).is_err());
     }
 }

@@ -16,3 +16,4 @@ pub mod softmax;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod transpose;
+pub mod trees;

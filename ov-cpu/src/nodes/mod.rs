@@ -19,6 +19,7 @@ mod resize;
 mod rows;
 #[cfg(test)]
 mod testing;
+mod trees;
 mod view;
 
 use std::{borrow::Cow, fmt, ops::Range};
@@ -354,6 +355,7 @@ const FAMILIES: &[&[KernelEntry]] = &[
     rows::KERNELS,
     attention::KERNELS,
     resize::KERNELS,
+    trees::KERNELS,
     product::KERNELS,
     reference::KERNELS,
 ];

@@ -3,7 +3,7 @@
 use ov_core::{
     ElementType, PartialShape, Shape, Tensor,
     io::memory_limit,
-    op::{InferContext, InputInfo, OpError, OutputType},
+    op::{InferContext, InputInfo, OpError, OutputType, random::is_random},
 };
 
 use super::{Executable, Known, Plan, Source, Tail, memory::Memory};
@@ -334,7 +334,7 @@ fn infer(
     }
     let small = resolved.iter().all(|(_, s)| s.elements() <= EVALUATED)
         && inputs.iter().all(|s| s.shape.elements() <= EVALUATED);
-    let pure = !node.op.kind().name.starts_with("Random") && !inputs.is_empty();
+    let pure = !is_random(node.op.kind()) && !inputs.is_empty();
     if pure && small && inputs.iter().all(|s| s.value.is_some()) {
         let arguments: Vec<_> = inputs
             .iter()

@@ -2,7 +2,7 @@
 
 use crate::{
     dispatch_float,
-    op::{InferContext, OpError, OpResult, OpRules, OutputType, present, unsupported_type},
+    op::{InferContext, OpError, OpResult, OpRules, OutputType, present, random::Stream, unsupported_type},
     tensor::{Element, ElementType, Tensor},
 };
 
@@ -13,16 +13,9 @@ define_op! {
     pub struct Dropout("Dropout", 0) {
         /// Start of the random sequence.
         seed: i64 = 0,
+        /// Whether `seed` counts; else every evaluation drops others.
+        seeded: bool = true,
     }
-}
-
-/// The splitmix64 sequence (Steele, Lea and Flood, "Fast splittable pseudorandom number generators") as numbers in 0..1.
-fn random(state: &mut u64) -> f64 {
-    *state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
-    let mut z = *state;
-    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-    ((z ^ (z >> 31)) >> 11) as f64 / (1u64 << 53) as f64
 }
 
 impl OpRules for Dropout {
@@ -48,8 +41,8 @@ impl OpRules for Dropout {
             let mask = Tensor::from_bools(shape, &vec![true; x.len()])?;
             return Ok(vec![x, mask]);
         }
-        let mut state = self.seed as u64;
-        let mask: Vec<bool> = (0..x.len()).map(|_| random(&mut state) >= ratio).collect();
+        let mut stream = Stream::new(self.seeded.then_some(self.seed));
+        let mask: Vec<bool> = (0..x.len()).map(|_| stream.unit() >= ratio).collect();
         let ty = x.element_type();
         let y = dispatch_float!(ty, T => {
             let kept = |(v, m): (&T, &bool)| T::from_f64(if *m { v.to_f64() / (1.0 - ratio) } else { 0.0 });
@@ -67,7 +60,7 @@ mod tests {
     fn elements_are_dropped_at_the_ratio_and_the_mean_stays() {
         let x = Tensor::from_vec([4001], vec![1f32; 4001]).expect("fits");
         let train = Tensor::from_bools([], &[true]).expect("fits");
-        let op = Dropout { seed: 7 };
+        let op = Dropout { seed: 7, seeded: true };
         let inputs = [x.clone(), Tensor::scalar(0.25f32), train];
         let got = op.evaluate(&inputs).expect("valid");
         let kept = got[1].bytes().iter().filter(|m| **m != 0).count() as f64 / 4001.0;

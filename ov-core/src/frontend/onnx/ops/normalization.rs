@@ -177,7 +177,7 @@ fn dropout(cx: &mut NodeContext<'_, '_>) -> ConvertResult {
         return Ok(vec![x]);
     }
     let inputs = if inference { vec![x] } else { cx.all_inputs() };
-    let mut outputs = cx.add_multi(Dropout { seed: cx.i64("seed", 0)? }, &inputs)?;
+    let mut outputs = cx.add_multi(Dropout { seed: cx.i64("seed", 0)?, seeded: cx.has_attribute("seed") }, &inputs)?;
     if cx.opset() < 10 {
         let to = cx.element_type(x);
         outputs[1] = cx.add(Convert { destination_type: to }, &[outputs[1]])?;

@@ -1,6 +1,0 @@
-//! Classical machine learning: trees, linear models, encoders.
-
-use super::OpEntry;
-
-/// Operators of this family.
-pub const OPS: &[OpEntry] = &[];
