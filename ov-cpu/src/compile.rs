@@ -14,7 +14,9 @@ use crate::{
 pub(crate) fn prepare(model: &Model) -> Result<Model> {
     let mut model = model.clone();
     ov_core::pass::simplify(&mut model)?;
-    if lower::integer::integers(&mut model)? {
+    let integers = lower::integer::integers(&mut model)?;
+    let split = lower::recurrent::split(&mut model)? > 0;
+    if integers || split {
         ov_core::pass::simplify(&mut model)?;
     }
     let mut model = lower::layout::channels_last(&model)?;

@@ -5,14 +5,14 @@ mod background;
 mod external;
 mod huge_buffer;
 mod mapped_file;
-mod system;
 mod memory;
+mod system;
 
 pub use background::BackgroundThread;
 pub use external::ExternalFiles;
 pub use huge_buffer::HugeBuffer;
 pub use mapped_file::MappedFile;
+pub use memory::memory_limit;
 pub use system::{
     FileSystem, file_system, free_bytes, populate, reserve_space, user, yield_to_others,
 };
-pub use memory::memory_limit;

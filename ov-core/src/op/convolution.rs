@@ -441,6 +441,26 @@ impl Backward<'_> {
         Ok((Window { begin, end, ..window }, wanted.unwrap_or(out)))
     }
 
+    /// [`Self::axis`] for every axis.
+    fn axes(
+        &self,
+        kernel: &[usize],
+        extents: &[usize],
+        wanted: Option<&[usize]>,
+    ) -> OpResult<Vec<(Window, usize)>> {
+        let windows = self.windows(kernel)?;
+        op_ensure!(
+            windows.len() == extents.len() && wanted.is_none_or(|w| w.len() == extents.len()),
+            "output shape {wanted:?} for spatial extents {extents:?} and a kernel {kernel:?}"
+        );
+        windows
+            .into_iter()
+            .zip(extents)
+            .enumerate()
+            .map(|(i, (window, extent))| self.axis(i, window, *extent, wanted.map(|w| w[i])))
+            .collect()
+    }
+
     fn windows(&self, kernel: &[usize]) -> OpResult<Vec<Window>> {
         let added = self.output_padding.len();
         op_ensure!(
@@ -493,17 +513,8 @@ impl Backward<'_> {
             return Err(channels_error(&(&data).into(), &inputs[1].shape().into()));
         }
         let wanted = present(inputs, 2).map(|t| super::reshape::usizes(t, "extent")).transpose()?;
-        op_ensure!(
-            wanted.as_ref().is_none_or(|w| w.len() == data.rank() - 2),
-            "output shape {wanted:?} for data {data}"
-        );
-        let (mut windows, mut wide) = (Vec::new(), Vec::new());
-        for (i, window) in self.windows(&filters[3..])?.into_iter().enumerate() {
-            let wanted = wanted.as_ref().map(|w| w[i]);
-            let (window, extent) = self.axis(i, window, data[i + 2], wanted)?;
-            windows.push(window);
-            wide.push(extent);
-        }
+        let (windows, wide): (Vec<_>, Vec<_>) =
+            self.axes(&filters[3..], &data[2..], wanted.as_deref())?.into_iter().unzip();
         let shape = [&[data[0], groups.saturating_mul(outs)], wide.as_slice()].concat();
         let p = Problem { batch: data[0], groups, outs, ins, windows, wide, narrow: data[2..].to_vec() };
         run(&p, inputs, &shape, false)
@@ -553,6 +564,21 @@ macro_rules! backward_rules {
                     },
                     output_padding: &self.output_padding,
                 }
+            }
+
+            /// For each spatial axis the window, with what it cuts off the output, and the extent of the output, for
+            /// filters of spatial extents `kernel`, data of spatial extents `input` and, when the third input is
+            /// there, the extents that it asks for. Without it, the cut does not depend on `input`.
+            ///
+            /// # Errors
+            /// When lists differ in length, or an attribute or the cut is not valid.
+            pub fn windows(
+                &self,
+                kernel: &[usize],
+                input: &[usize],
+                output: Option<&[usize]>,
+            ) -> OpResult<Vec<(Window, usize)>> {
+                self.backward().axes(kernel, input, output)
             }
         }
 

@@ -4,18 +4,25 @@ use ov_core::{
     Dimension, ElementType, Model, Tensor,
     error::Result,
     model::{NodeId, Value},
-    op::{Op, arithmetic::Add, matmul::MatMul},
+    op::{Op, OpAttributes, OpKind, arithmetic::Add, matmul::MatMul},
 };
 
 use crate::{
     kernels::eltwise::unary::UnaryOp,
     nodes::unary_of,
-    ops::{convolution::FusedConvolution, matmul::FullyConnected},
+    ops::{
+        convolution::FusedConvolution, matmul::FullyConnected,
+        transposed::FusedConvolutionTransposed,
+    },
     simd::activation::Activation,
 };
 
-/// Turns products with constant matrices into [`FullyConnected`], then lets it and [`FusedConvolution`] absorb what
-/// follows them.
+/// Operators that absorb what follows them.
+const PRODUCTS: &[OpKind] =
+    &[FusedConvolution::KIND, FusedConvolutionTransposed::KIND, FullyConnected::KIND];
+
+/// Turns products with constant matrices into [`FullyConnected`], then lets it and the convolutions
+/// absorb what follows them.
 ///
 /// # Errors
 /// When an operator refuses its inputs, which a valid model rules out.
@@ -27,7 +34,7 @@ pub(crate) fn fuse(model: &mut Model) -> Result<()> {
     }
     for id in model.topological_order()? {
         let Some(node) = model.get(id) else { continue };
-        if node.op().is::<FusedConvolution>() || node.op().is::<FullyConnected>() {
+        if PRODUCTS.contains(&node.op().kind()) {
             absorb(model, id)?;
         }
     }
@@ -95,6 +102,11 @@ fn absorb(model: &mut Model, id: NodeId) -> Result<()> {
         fc.set_activation(a.activation);
         fc.residual_after = a.residual_after;
         Box::new(fc)
+    } else if let Some(conv) = node.op_as::<FusedConvolutionTransposed>() {
+        let mut conv = conv.clone();
+        conv.set_activation(a.activation);
+        conv.residual_after = a.residual_after;
+        Box::new(conv)
     } else {
         return Ok(());
     };

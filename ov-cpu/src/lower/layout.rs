@@ -7,6 +7,7 @@
 
 mod quantized;
 mod rules;
+mod transposed;
 
 use std::collections::HashMap;
 

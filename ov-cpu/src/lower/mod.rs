@@ -4,6 +4,7 @@ pub(crate) mod fuse;
 pub(crate) mod integer;
 pub(crate) mod integer_fuse;
 pub(crate) mod layout;
+pub(crate) mod recurrent;
 
 use std::collections::HashMap;
 

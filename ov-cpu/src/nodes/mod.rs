@@ -5,20 +5,24 @@ mod convert;
 mod convolution;
 mod cost;
 mod eltwise;
+mod indexing;
 mod integer;
 mod integer_depthwise;
 mod integer_lstm;
 mod matmul;
 mod movement;
 mod pad;
+mod pad_edge;
 mod pooling;
 mod product;
 mod quantize;
+mod recurrent;
 mod reference;
 mod resize;
 mod rows;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
+mod transposed;
 mod trees;
 mod view;
 
@@ -32,7 +36,7 @@ use ov_core::{
 pub(crate) use eltwise::unary_of;
 pub(crate) use reference::{LentInput, Results, evaluate_lent};
 
-use crate::{kernels::out::Out, simd::Isa};
+use crate::{kernels::out::Out, simd::Isa, team::Barrier};
 
 /// Why a kernel does not take a node, in words for a user.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -274,6 +278,12 @@ pub trait Step: fmt::Debug + Send + Sync {
         None
     }
 
+    /// Whether the threads wait for each other inside [`Step::run`] by [`Io::wait`]. As many items as threads are then
+    /// run at once, one by each thread, or all of them by one thread.
+    fn waits(&self) -> bool {
+        false
+    }
+
     /// Does the items of `range`. Items write disjoint parts of the outputs.
     ///
     /// # Errors
@@ -288,6 +298,8 @@ pub struct Io<'a> {
     pub(crate) lens: &'a [usize],
     pub(crate) inputs: &'a [u32],
     pub(crate) outputs: &'a [u32],
+    /// Of the threads that run the step at once.
+    pub(crate) barrier: Option<&'a Barrier>,
 }
 
 impl<'a> Io<'a> {
@@ -301,6 +313,12 @@ impl<'a> Io<'a> {
     #[must_use]
     pub fn input<T: bytemuck::Pod>(&self, index: usize) -> &'a [T] {
         view::slice(self, self.inputs[index])
+    }
+
+    /// Returns when every thread of a step that [`Step::waits`] is here; false when one of them failed.
+    #[must_use]
+    pub fn wait(&self) -> bool {
+        self.barrier.is_none_or(Barrier::wait)
     }
 
     /// Whether an output has taken over the memory of an input (see [`Step::in_place`]).
@@ -342,6 +360,7 @@ impl fmt::Debug for KernelEntry {
 /// Every kernel, the more specific ones of an operator first, the reference evaluation last.
 const FAMILIES: &[&[KernelEntry]] = &[
     convolution::KERNELS,
+    transposed::KERNELS,
     matmul::KERNELS,
     integer_depthwise::KERNELS,
     integer::KERNELS,
@@ -350,6 +369,8 @@ const FAMILIES: &[&[KernelEntry]] = &[
     pooling::KERNELS,
     movement::KERNELS,
     pad::KERNELS,
+    pad_edge::KERNELS,
+    indexing::KERNELS,
     eltwise::KERNELS,
     convert::KERNELS,
     rows::KERNELS,
@@ -357,6 +378,7 @@ const FAMILIES: &[&[KernelEntry]] = &[
     resize::KERNELS,
     trees::KERNELS,
     product::KERNELS,
+    recurrent::KERNELS,
     reference::KERNELS,
 ];
 

@@ -63,7 +63,7 @@ fn select_any(view: &NodeView<'_>) -> Result<Choice, Reject> {
     Ok(Choice::default())
 }
 
-fn select_bytes(view: &NodeView<'_>) -> Result<Choice, Reject> {
+pub(super) fn select_bytes(view: &NodeView<'_>) -> Result<Choice, Reject> {
     if !matches!(view.outputs[0].element_type.bits(), 8 | 16 | 32 | 64) {
         return Err(format!(
             "takes elements of 1, 2, 4 or 8 bytes, not {}",
@@ -82,7 +82,7 @@ fn select_broadcast(view: &NodeView<'_>) -> Result<Choice, Reject> {
     select_bytes(view)
 }
 
-fn size_of(ty: ElementType) -> usize {
+pub(super) fn size_of(ty: ElementType) -> usize {
     ty.bits() / 8
 }
 
@@ -91,7 +91,7 @@ fn invalid(e: impl std::fmt::Display) -> OpError {
 }
 
 /// The integers behind an input that the program knows when it is bound.
-fn known(cx: &BindContext<'_>, index: usize) -> OpResult<Vec<i64>> {
+pub(super) fn known(cx: &BindContext<'_>, index: usize) -> OpResult<Vec<i64>> {
     let value = cx.inputs.get(index).and_then(|i| i.value);
     value
         .ok_or_else(|| {

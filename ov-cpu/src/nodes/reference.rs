@@ -27,7 +27,8 @@ fn select(_: &NodeView<'_>) -> Result<Choice, Reject> {
     Ok(Choice::default())
 }
 
-fn bind(cx: &BindContext<'_>) -> OpResult<Bound> {
+/// The step of a node that a kernel took and cannot bind to the shapes that came.
+pub(super) fn bind(cx: &BindContext<'_>) -> OpResult<Bound> {
     let sizes = cx.outputs.iter().map(|o| o.element_type.byte_len(o.shape.elements()));
     expect_memory(sizes.fold(0, |sum, size| sum.saturating_add(size.unwrap_or(usize::MAX))))?;
     Bound::step(Reference {

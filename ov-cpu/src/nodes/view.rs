@@ -24,6 +24,7 @@ pub(super) fn out<'a, T: bytemuck::Pod>(io: &Io<'a>, slot: u32) -> Out<'a, T> {
 
 /// The part of an output that belongs to the item being computed.
 #[expect(clippy::mut_from_ref, reason = "items own disjoint parts")]
+#[inline(always)]
 pub(super) fn item<'a, T>(out: &'a Out<'_, T>, start: usize, len: usize) -> &'a mut [T] {
     // SAFETY: a step asks for the part of an item that it was given to compute, one at a time, and the items of a step
     // write disjoint parts.

@@ -7,12 +7,21 @@ pub(crate) mod layout;
 pub mod matmul;
 pub mod pooling;
 pub mod quantize;
+pub mod recurrent;
+pub mod transposed;
 
 use ov_core::op::{self, OpEntry};
 
 /// The CPU device's own operators.
-const OPS: &[&[OpEntry]] =
-    &[convolution::OPS, integer::OPS, matmul::OPS, pooling::OPS, quantize::OPS];
+const OPS: &[&[OpEntry]] = &[
+    convolution::OPS,
+    integer::OPS,
+    matmul::OPS,
+    pooling::OPS,
+    quantize::OPS,
+    recurrent::OPS,
+    transposed::OPS,
+];
 
 /// An operator by exact name and version.
 #[must_use]

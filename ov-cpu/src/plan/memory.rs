@@ -101,7 +101,8 @@ impl<'a> Memory<'a> {
         let outputs: SmallVec<[usize; 2]> = node.outputs.iter().map(|v| self.root(*v)).collect();
         let (cost, items) = (step.cost_ns(), step.items());
         let parallel = self.exe.target.threads > 1 && items > 1 && cost > WORTH_SHARING_NS;
-        let chunk = (parallel && cost > WORTH_CHUNKING_NS)
+        let waits = step.waits();
+        let chunk = (parallel && !waits && cost > WORTH_CHUNKING_NS)
             .then(|| ((items as f64 * CHUNK_NS / cost) as usize).max(1))
             .filter(|c| c * self.exe.target.threads * 2 <= items);
         self.scratch_len = self.scratch_len.max(step.scratch_len());
@@ -114,6 +115,7 @@ impl<'a> Memory<'a> {
             outputs: SmallVec::new(),
             items,
             parallel,
+            waits,
             sync: false,
             chunk,
         };

@@ -65,6 +65,8 @@ struct PlannedStep {
     items: usize,
     /// Whether several threads share the items.
     parallel: bool,
+    /// Whether the threads that share the items wait for each other meanwhile.
+    waits: bool,
     /// Whether every thread must have finished what came before.
     sync: bool,
     /// Items that a thread takes at a time, when they are handed out while running.

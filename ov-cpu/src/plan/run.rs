@@ -234,6 +234,7 @@ impl Runner {
         let region =
             Region { plan, frame, barrier: &self.barrier, cancel, failure: Mutex::new(None) };
         let mut done = false;
+        self.barrier.reset();
         if let Some(profile) = &mut self.profile {
             region.run_timed(&self.team, profile);
             done = true;
@@ -241,7 +242,6 @@ impl Runner {
             for counter in &frame.counters {
                 counter.store(0, Ordering::Relaxed);
             }
-            self.barrier.reset();
             done = self.team.run(&|thread| region.work(thread, threads));
         }
         if !done {
@@ -428,39 +428,43 @@ impl Region<'_> {
 
     /// A thread's share of a step; false when it failed.
     fn run_step(&self, index: usize, step: &PlannedStep, thread: usize, threads: usize) -> bool {
+        let shared = step.parallel && threads > 1 && (!step.waits || step.items == threads);
+        if !shared && thread > 0 {
+            return true;
+        }
         let io = Io {
             addresses: &self.frame.addresses,
             lens: &self.frame.lens,
             inputs: &step.inputs,
             outputs: &step.outputs,
+            barrier: (shared && step.waits).then_some(self.barrier),
         };
         // SAFETY: this is the only use of this thread's scratch memory until the step is done.
         let scratch = unsafe { self.frame.scratch(thread) };
         let share = |t: usize| (step.items * t / threads)..(step.items * (t + 1) / threads);
-        let result =
-            catch_unwind(AssertUnwindSafe(|| match (step.parallel && threads > 1, step.chunk) {
-                (false, _) => step.step.run(&io, 0..step.items, scratch),
-                (true, None) => {
-                    let own = share(thread);
-                    if own.is_empty() { Ok(()) } else { step.step.run(&io, own, scratch) }
-                }
-                // Each thread works through its own share, whose data is in its caches, and then
-                // helps the others.
-                (true, Some(chunk)) => {
-                    for owner in (thread..threads).chain(0..thread) {
-                        let (left, counter) =
-                            (share(owner), &self.frame.counters[index * threads + owner]);
-                        loop {
-                            let start = left.start + counter.fetch_add(chunk, Ordering::Relaxed);
-                            if start >= left.end {
-                                break;
-                            }
-                            step.step.run(&io, start..(start + chunk).min(left.end), scratch)?;
+        let result = catch_unwind(AssertUnwindSafe(|| match (shared, step.chunk) {
+            (false, _) => step.step.run(&io, 0..step.items, scratch),
+            (true, None) => {
+                let own = share(thread);
+                if own.is_empty() { Ok(()) } else { step.step.run(&io, own, scratch) }
+            }
+            // Each thread works through its own share, whose data is in its caches, and then
+            // helps the others.
+            (true, Some(chunk)) => {
+                for owner in (thread..threads).chain(0..thread) {
+                    let (left, counter) =
+                        (share(owner), &self.frame.counters[index * threads + owner]);
+                    loop {
+                        let start = left.start + counter.fetch_add(chunk, Ordering::Relaxed);
+                        if start >= left.end {
+                            break;
                         }
+                        step.step.run(&io, start..(start + chunk).min(left.end), scratch)?;
                     }
-                    Ok(())
                 }
-            }));
+                Ok(())
+            }
+        }));
         let failure = match result {
             Ok(Ok(())) => return true,
             Ok(Err(e)) => e,

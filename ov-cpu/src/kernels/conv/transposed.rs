@@ -29,6 +29,8 @@ pub struct ConvTransposed {
     outputs: usize,
     groups: usize,
     kernel: [usize; 3],
+    /// Neighbouring pixels of a row that one product computes.
+    wide: usize,
 }
 
 #[derive(Clone, Debug)]
@@ -49,26 +51,30 @@ impl ConvTransposed {
     #[must_use]
     pub fn new(isa: Isa, p: &ConvParams) -> Self {
         let (mut phases, mut packed_len, mut item) = (Vec::new(), 0, 0);
-        for z in 0..p.stride[0] {
-            for y in 0..p.stride[1] {
-                for x in 0..p.stride[2] {
+        let wide = wide(p);
+        let step = [p.stride[0], p.stride[1], p.stride[2] / wide];
+        let size = [p.output[0], p.output[1], p.output[2] / wide];
+        let outputs = p.outputs * wide;
+        for z in 0..step[0] {
+            for y in 0..step[1] {
+                for x in 0..step[2] {
                     let first = [z, y, x];
-                    let taps = [0, 1, 2].map(|d| phase_taps(p, d, first[d]));
+                    let mut taps = [0, 1, 2].map(|d| phase_taps(p, d, first[d]));
+                    if wide > 1 {
+                        // Each of the pixels has one tap; `pack` tells them apart by their output.
+                        taps[2] = vec![0];
+                    }
                     let count = taps.iter().map(Vec::len).product();
-                    let weights = ConvWeights::new(isa, p.channels, p.outputs, p.groups, count);
+                    let weights = ConvWeights::new(isa, p.channels, outputs, p.groups, count);
                     let offsets = [0, 1, 2]
                         .map(|d| taps[d].iter().map(|k| offset(p, d, first[d], *k)).collect());
-                    let output = [0, 1, 2]
-                        .map(|d| p.output[d].saturating_sub(first[d]).div_ceil(p.stride[d]));
+                    let output =
+                        [0, 1, 2].map(|d| size[d].saturating_sub(first[d]).div_ceil(step[d]));
                     let geometry = Geometry { input: p.input, output, stride: [1; 3], offsets };
-                    let map = OutputMap {
-                        pixel_stride: p.output_stride,
-                        size: p.output,
-                        step: p.stride,
-                        first,
-                    };
+                    let pixel_stride = p.output_stride * wide;
+                    let map = OutputMap { pixel_stride, size, step, first };
                     let conv = Conv::from_parts(
-                        isa, weights, geometry, p.source, p.batch, p.channels, p.outputs, map,
+                        isa, weights, geometry, p.source, p.batch, p.channels, outputs, map,
                     );
                     phases.push(Phase { taps, weights: packed_len, item, conv });
                     let phase = &phases[phases.len() - 1];
@@ -78,7 +84,14 @@ impl ConvTransposed {
             }
         }
         let ConvParams { channels, outputs, groups, kernel, .. } = *p;
-        Self { phases, packed_len, channels, outputs, groups, kernel }
+        Self { phases, packed_len, channels, outputs, groups, kernel, wide }
+    }
+
+    /// How often bias rows repeat the outputs: a product computes this many neighbouring pixels at once, which lie one
+    /// after the other. The rows of a residual are as much longer.
+    #[must_use]
+    pub fn wide(&self) -> usize {
+        self.wide
     }
 
     /// Elements of the packed weights.
@@ -99,10 +112,11 @@ impl ConvTransposed {
             let [tz, ty, tx] = &phase.taps;
             let out = &mut out[phase.weights..][..phase.conv.weights().packed_len()];
             phase.conv.weights().pack_from(out, |o, c, t| {
+                let (pixel, o) = (o / self.outputs, o % self.outputs);
                 let (z, y, x) =
                     (tz[t / (ty.len() * tx.len())], ty[t / tx.len() % ty.len()], tx[t % tx.len()]);
                 let channel = o / og * cg + c;
-                weights[(channel * og + o % og) * taps + (z * height + y) * width + x]
+                weights[(channel * og + o % og) * taps + (z * height + y) * width + x + pixel]
             });
         }
     }
@@ -143,6 +157,16 @@ impl ConvTransposed {
             }
         }
     }
+}
+
+/// Pixels of a row that one product can compute: all that come from one input pixel, where windows neither overlap nor
+/// leave gaps along the row.
+fn wide(p: &ConvParams) -> usize {
+    let (stride, kernel) = (p.stride[2], p.kernel[2]);
+    let touching = stride == kernel && p.dilation[2] == 1 && p.pad[2] == 0;
+    let whole = p.output[2] == p.input[2] * stride;
+    let dense = p.groups == 1 && p.output_stride == p.outputs;
+    if touching && whole && dense { stride } else { 1 }
 }
 
 fn phase_taps(p: &ConvParams, d: usize, first: usize) -> Vec<usize> {
@@ -226,6 +250,8 @@ mod tests {
             case([1, 7, 7, 20], 10, 3, 2, 1, 1),
             case([1, 3, 30, 17], 40, 3, 1, 1, 0),
             case([1, 4, 4, 5], 7, 2, 3, 0, 0),
+            case([2, 3, 5, 9], 1, 2, 2, 0, 0),
+            case([1, 2, 11, 24], 13, 3, 3, 0, 0),
             case([1, 1, 1, 6], 5, 5, 4, 2, 0),
         ];
         let mut grouped = case([1, 5, 5, 12], 24, 3, 2, 1, 1);
@@ -270,8 +296,10 @@ mod tests {
         plan.pack(&w, &mut packed);
         let mut y = y0.clone();
         let place = ResidualPlace::BeforeActivation;
-        let residual = Some(Residual { data: y0.as_ptr(), stride: p.outputs, place });
-        let epilogue = Epilogue { bias: Some(&bias), residual, activation: Activation::Relu };
+        let stride = p.outputs * plan.wide();
+        let residual = Some(Residual { data: y0.as_ptr(), stride, place });
+        let repeated = bias.repeat(plan.wide());
+        let epilogue = Epilogue { bias: Some(&repeated), residual, activation: Activation::Relu };
         let args =
             ConvArgs { input: x.as_ptr(), weights: &packed, output: y.as_mut_ptr(), epilogue };
         let mut scratch = vec![0u64; plan.scratch_len().div_ceil(2)];

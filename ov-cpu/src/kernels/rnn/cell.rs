@@ -1,10 +1,13 @@
 //! One time step of a group of sequences: recurrent products and gates, 16 units at a time.
 #![allow(unsafe_code, reason = "vector loads and stores at computed offsets")]
+#![allow(clippy::needless_range_loop, reason = "indices keep accumulators in registers")]
+
+use std::ops::Range;
 
 use super::{CellKind, GROUP, Rows, UNITS};
-use crate::simd::activation::{self, Activation, Visitor};
+use crate::simd::Isa;
+use crate::simd::activation::{self, Activation};
 use crate::simd::bits::Bits;
-use crate::simd::math::Unary;
 
 /// What a step needs of one direction of a layer.
 pub(super) struct Layer<'a> {
@@ -16,27 +19,20 @@ pub(super) struct Layer<'a> {
     pub(super) peepholes: Option<&'a [f32]>,
 }
 
-struct Eval<'a, S: Bits> {
-    s: S,
-    x: &'a mut S::F,
-}
-
-impl<S: Bits> Visitor for Eval<'_, S> {
-    #[inline(always)]
-    fn visit<U: Unary>(self, u: U) {
-        *self.x = u.eval(self.s, *self.x);
-    }
-}
-
 #[inline(always)]
 fn act<S: Bits>(s: S, a: Activation, x: S::F) -> S::F {
-    let mut r = x;
     match a {
         Activation::Sigmoid => crate::simd::math::sigmoid(s, x),
         Activation::Tanh => crate::simd::math::tanh(s, x),
         _ => {
-            activation::dispatch(a, Eval { s, x: &mut r });
-            r
+            // The others are rare, and inlined here they would be most of the code.
+            let mut lanes = [0.0; UNITS];
+            // SAFETY: a vector has at most 16 lanes.
+            unsafe {
+                s.store(lanes.as_mut_ptr(), x);
+                activation::apply_slice(Isa::PORTABLE, a, &mut lanes);
+                s.load(lanes.as_ptr())
+            }
         }
     }
 }
@@ -52,30 +48,37 @@ unsafe fn dot<S: Bits, const G: usize>(
     w: *const f32,
     hidden: usize,
 ) -> [S::F; G] {
-    let mut acc = [[s.zero(); G]; 2];
+    // Loops over indices: the accumulators would live in memory behind iterators and closures.
+    let mut even = [s.zero(); G];
+    let mut odd = [s.zero(); G];
     let mut k = 0;
     // SAFETY: steps are below `hidden`.
     unsafe {
         while k + 2 <= hidden {
-            for (j, acc) in acc.iter_mut().enumerate() {
-                let x = s.splat(*h.add(k + j));
-                for (g, a) in acc.iter_mut().enumerate() {
-                    *a = s.fma(x, s.load(w.add(((k + j) * G + g) * UNITS)), *a);
-                }
+            let (x, y) = (s.splat(*h.add(k)), s.splat(*h.add(k + 1)));
+            let w = w.add(k * G * UNITS);
+            for g in 0..G {
+                even[g] = s.fma(x, s.load(w.add(g * UNITS)), even[g]);
+            }
+            for g in 0..G {
+                odd[g] = s.fma(y, s.load(w.add((G + g) * UNITS)), odd[g]);
             }
             k += 2;
         }
         if k < hidden {
             let x = s.splat(*h.add(k));
-            for (g, a) in acc[0].iter_mut().enumerate() {
-                *a = s.fma(x, s.load(w.add((k * G + g) * UNITS)), *a);
+            for g in 0..G {
+                even[g] = s.fma(x, s.load(w.add((k * G + g) * UNITS)), even[g]);
             }
         }
     }
-    std::array::from_fn(|g| s.add(acc[0][g], acc[1][g]))
+    for g in 0..G {
+        even[g] = s.add(even[g], odd[g]);
+    }
+    even
 }
 
-/// [`dot`] for the first `m` of the group's rows, `padded` apart.
+/// [`dot`] for all rows of a group, `padded` apart.
 ///
 /// # Safety
 /// As for [`dot`], for every row.
@@ -84,28 +87,21 @@ unsafe fn dots<S: Bits, const G: usize>(
     s: S,
     h: *const f32,
     padded: usize,
-    m: usize,
     w: *const f32,
     hidden: usize,
 ) -> [[S::F; G]; GROUP] {
     let mut acc = [[s.zero(); G]; GROUP];
     // SAFETY: the caller's contract.
     unsafe {
-        if m < GROUP {
-            for (row, acc) in acc.iter_mut().enumerate().take(m) {
-                *acc = dot::<S, G>(s, h.add(row * padded), w, hidden);
-            }
-            return acc;
-        }
         for k in 0..hidden {
             let mut x = [s.zero(); G];
-            for (g, x) in x.iter_mut().enumerate() {
-                *x = s.load(w.add((k * G + g) * UNITS));
+            for g in 0..G {
+                x[g] = s.load(w.add((k * G + g) * UNITS));
             }
-            for (row, acc) in acc.iter_mut().enumerate() {
+            for row in 0..GROUP {
                 let v = s.splat(*h.add(row * padded + k));
                 for g in 0..G {
-                    acc[g] = s.fma(v, x[g], acc[g]);
+                    acc[row][g] = s.fma(v, x[g], acc[row][g]);
                 }
             }
         }
@@ -113,7 +109,7 @@ unsafe fn dots<S: Bits, const G: usize>(
     acc
 }
 
-/// Calls `f(row, unit, lanes, products)` for every row and vector of units.
+/// Calls `f(row, unit, lanes, products)` for every row and vector of `units`, which begin at a panel.
 ///
 /// # Safety
 /// The rows at `h` must be readable; `packed` must hold the panels of `G` gates.
@@ -125,21 +121,29 @@ unsafe fn each<S: Bits, const G: usize>(
     m: usize,
     packed: &[f32],
     hidden: usize,
+    units: Range<usize>,
     mut f: impl FnMut(usize, usize, usize, [S::F; G]),
 ) {
     let panel = hidden * G * UNITS;
     assert!(packed.len() >= hidden.div_ceil(UNITS) * panel, "weights shorter than packed_len");
-    let mut unit = 0;
-    while unit < hidden {
-        let n = S::LEN.min(hidden - unit);
+    assert!(units.end <= hidden && units.start.is_multiple_of(UNITS), "no such units");
+    let mut unit = units.start;
+    while unit < units.end {
+        let n = S::LEN.min(units.end - unit);
         // SAFETY: the panel of this unit is inside the weights, checked above; a vector of
         // units does not cross panels since 16 is a multiple of its length.
-        let products = unsafe {
+        unsafe {
             let w = packed.as_ptr().add(unit / UNITS * panel + unit % UNITS);
-            dots::<S, G>(s, h, rows.padded, m, w, hidden)
-        };
-        for (row, p) in products.into_iter().enumerate().take(m) {
-            f(row, unit, n, p);
+            if m == GROUP {
+                let products = dots::<S, G>(s, h, rows.padded, w, hidden);
+                for row in 0..GROUP {
+                    f(row, unit, n, products[row]);
+                }
+            } else {
+                for row in 0..m {
+                    f(row, unit, n, dot::<S, G>(s, h.add(row * rows.padded), w, hidden));
+                }
+            }
         }
         unit += n;
     }
@@ -219,7 +223,7 @@ impl<S: Bits> Step<'_, S> {
     }
 }
 
-/// Computes the next states of `m` rows; rows without input keep theirs.
+/// Computes the next states of `m` rows in some units; rows without input keep theirs.
 #[inline(always)]
 pub(super) fn step<S: Bits>(
     s: S,
@@ -228,6 +232,7 @@ pub(super) fn step<S: Bits>(
     rows: &Rows,
     m: usize,
     inputs: &[Option<&[f32]>; GROUP],
+    units: Range<usize>,
 ) {
     let hidden = layer.hidden;
     let t = Step { s, layer, rows };
@@ -241,15 +246,16 @@ pub(super) fn step<S: Bits>(
                 m,
                 layer.packed,
                 hidden,
+                units,
                 #[inline(always)]
                 |row, u, n, p| {
                     let Some(x) = inputs[row] else { return t.keep(row, u) };
                     let c = t.load(rows.c, row, u);
-                    let i = t.gate(0, t.peep(0, u, n, c, s.add(t.part(x, 0, u, n), p[0])));
-                    let forget = t.gate(0, t.peep(2, u, n, c, s.add(t.part(x, 2, u, n), p[2])));
-                    let new = t.gate(1, s.add(t.part(x, 3, u, n), p[3]));
+                    let forget = t.gate(0, t.peep(0, u, n, c, s.add(t.part(x, 0, u, n), p[0])));
+                    let i = t.gate(0, t.peep(1, u, n, c, s.add(t.part(x, 1, u, n), p[1])));
+                    let new = t.gate(1, s.add(t.part(x, 2, u, n), p[2]));
                     let c = s.fma(forget, c, s.mul(i, new));
-                    let out = t.gate(0, t.peep(1, u, n, c, s.add(t.part(x, 1, u, n), p[1])));
+                    let out = t.gate(0, t.peep(2, u, n, c, s.add(t.part(x, 3, u, n), p[3])));
                     t.store(rows.c, row, u, c);
                     let h = s.mul(out, act(s, layer.activations[2], c));
                     t.store(rows.next, row, u, h);
@@ -262,6 +268,7 @@ pub(super) fn step<S: Bits>(
                 m,
                 layer.packed,
                 hidden,
+                units,
                 #[inline(always)]
                 |row, u, n, p| {
                     let Some(x) = inputs[row] else { return t.keep(row, u) };
@@ -284,6 +291,7 @@ pub(super) fn step<S: Bits>(
                     m,
                     first,
                     hidden,
+                    units.clone(),
                     #[inline(always)]
                     |row, u, n, p| {
                         let Some(x) = inputs[row] else { return };
@@ -300,6 +308,7 @@ pub(super) fn step<S: Bits>(
                     m,
                     second,
                     hidden,
+                    units,
                     #[inline(always)]
                     |row, u, n, p| {
                         let Some(x) = inputs[row] else { return t.keep(row, u) };
@@ -315,6 +324,7 @@ pub(super) fn step<S: Bits>(
                 m,
                 layer.packed,
                 hidden,
+                units,
                 #[inline(always)]
                 |row, u, n, p| {
                     let Some(x) = inputs[row] else { return t.keep(row, u) };

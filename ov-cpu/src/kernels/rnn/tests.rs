@@ -26,17 +26,17 @@ fn reference(case: &Case<'_>) -> [Vec<f64>; 3] {
     let r = &case.r;
     let (n, gates, dirs) = (r.hidden, r.kind.gates(), r.reverse.len());
     let mut y = vec![0.0; r.steps * dirs * r.batch * n];
-    let (mut hs, mut cs) = (vec![], vec![]);
+    let (mut hs, mut cs) = (vec![0.0; dirs * r.batch * n], vec![0.0; dirs * r.batch * n]);
     for d in 0..dirs {
         let w = &case.weights[d * gates * n * n..(d + 1) * gates * n * n];
         let [f, g, o] = r.activations[d];
         for b in 0..r.batch {
-            let start = (d * r.batch + b) * n;
+            let start = (b * dirs + d) * n;
             let row = |s: Option<&[f32]>| -> Vec<f64> {
                 (0..n).map(|i| s.map_or(0.0, |s| f64::from(s[start + i]))).collect()
             };
             let (mut h, mut c) = (row(case.h0), row(case.c0));
-            let len = r.lengths.map_or(r.steps, |l| l[b] as usize);
+            let len = r.lengths.map_or(r.steps, |l| l.get(b) as usize);
             for step in 0..len {
                 let t = if r.reverse[d] { len - 1 - step } else { step };
                 let at = t * r.x.step + b * r.x.batch + d * r.x.direction;
@@ -54,10 +54,10 @@ fn reference(case: &Case<'_>) -> [Vec<f64>; 3] {
                             let p = |k: usize| {
                                 r.peepholes.map_or(0.0, |p| f64::from(p[d * 3 * n + k * n + i]))
                             };
-                            let ig = act(f, clip(sum(0, i) + p(0) * old[i]));
-                            let fg = act(f, clip(sum(2, i) + p(2) * old[i]));
-                            c[i] = fg * old[i] + ig * act(g, clip(sum(3, i)));
-                            next[i] = act(f, clip(sum(1, i) + p(1) * c[i])) * act(o, c[i]);
+                            let fg = act(f, clip(sum(0, i) + p(0) * old[i]));
+                            let ig = act(f, clip(sum(1, i) + p(1) * old[i]));
+                            c[i] = fg * old[i] + ig * act(g, clip(sum(2, i)));
+                            next[i] = act(f, clip(sum(3, i) + p(2) * c[i])) * act(o, c[i]);
                         }
                     }
                     CellKind::Gru | CellKind::GruLinear => {
@@ -82,8 +82,8 @@ fn reference(case: &Case<'_>) -> [Vec<f64>; 3] {
                 let to = t * r.y.step + b * r.y.batch + d * r.y.direction;
                 y[to..to + n].copy_from_slice(&h);
             }
-            hs.extend(h);
-            cs.extend(c);
+            hs[start..start + n].copy_from_slice(&h);
+            cs[start..start + n].copy_from_slice(&c);
         }
     }
     [y, hs, cs]
@@ -118,6 +118,7 @@ fn matches_reference() {
                 let bias = values(dirs * n, 5);
                 let peep = values(dirs * 3 * n, 6);
                 let lengths: Vec<i32> = (0..batch).map(|b| (b * 3 % (steps + 1)) as i32).collect();
+                let long: Vec<i64> = lengths.iter().map(|l| i64::from(*l)).collect();
                 let one = packed_len(kind, n);
                 let mut packed = vec![f32::NAN; dirs * one];
                 for d in 0..dirs {
@@ -133,7 +134,11 @@ fn matches_reference() {
                     reverse,
                     activations: &activations[..dirs],
                     clip: if k == 3 { 0.5 } else { f32::INFINITY },
-                    lengths: (k % 2 == 1).then_some(&lengths[..]),
+                    lengths: match k % 4 {
+                        1 => Some(Lengths::I32(&lengths)),
+                        3 => Some(Lengths::I64(&long)),
+                        _ => None,
+                    },
                     packed: &packed,
                     recurrent_bias: (kind == CellKind::GruLinear).then_some(&bias[..]),
                     peepholes: (kind == CellKind::Lstm && k == 2).then_some(&peep[..]),

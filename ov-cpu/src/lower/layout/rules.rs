@@ -6,7 +6,9 @@ use ov_core::{
     model::{NodeId, Value},
     op::{
         Attribute, AttributeVisitor, Op, OpResult,
-        convolution::{Convolution, GroupConvolution},
+        convolution::{
+            Convolution, ConvolutionBackpropData, GroupConvolution, GroupConvolutionBackpropData,
+        },
         gather::Gather,
         normalize_axis,
         pooling::{AvgPool, AvgPool1, AvgPool14, MaxPool, MaxPool1, MaxPool8},
@@ -14,7 +16,7 @@ use ov_core::{
     },
 };
 
-use super::{Layout, padded_rank, quantized};
+use super::{Layout, padded_rank, quantized, transposed};
 use crate::ops::{
     convolution::FusedConvolution,
     integer::IntegerConvolution,
@@ -125,6 +127,9 @@ pub(super) fn apply(layout: &mut Layout<'_>, id: NodeId) -> Result<bool> {
     }
     if let Some(pool) = pool(op) {
         return pooling(layout, id, pool);
+    }
+    if op.is::<ConvolutionBackpropData>() || op.is::<GroupConvolutionBackpropData>() {
+        return transposed::apply(layout, id);
     }
     let Some(&data) = node.inputs().first() else { return Ok(false) };
     let name = op.kind().name;
