@@ -7,7 +7,6 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use ov_core::cache::CacheProvider as _;
 
 use crate::{Noise, Store, blob, blobs, report, same, sized_blob, tier};
 

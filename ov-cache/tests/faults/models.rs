@@ -214,7 +214,7 @@ fn small_blobs_leave_the_weights_in_the_model() {
 fn weights_that_the_model_holds_are_not_stored_again() {
     use ov_core::{
         blob::SectionKind,
-        cache::{CacheModel, CacheProvider as _},
+        cache::CacheModel,
     };
     let (mut store, good) = (crate::Store::new(), crate::sized_blob(5, 1 << 20));
     store.options.mode = CacheMode::OptimizeSize;
