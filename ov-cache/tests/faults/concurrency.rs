@@ -7,7 +7,6 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-
 use crate::{Noise, Store, blob, blobs, report, same, sized_blob, tier};
 
 fn process(dir: &Path, what: &str) -> Child {

@@ -212,10 +212,7 @@ fn small_blobs_leave_the_weights_in_the_model() {
 
 #[test]
 fn weights_that_the_model_holds_are_not_stored_again() {
-    use ov_core::{
-        blob::SectionKind,
-        cache::CacheModel,
-    };
+    use ov_core::{blob::SectionKind, cache::CacheModel};
     let (mut store, good) = (crate::Store::new(), crate::sized_blob(5, 1 << 20));
     store.options.mode = CacheMode::OptimizeSize;
     let dir = tempfile::tempdir().expect("temporary folder");

@@ -244,7 +244,7 @@ impl<S: Simd> Strip<'_, S> {
             ($o:ident, $p:literal) => {{
                 // SAFETY: outputs are below ow; those in first..last have all column taps inside.
                 unsafe {
-                    if $o >= first && $o + $p <= last {
+                    if $o >= first && $o + ($p - 1) < last {
                         self.inside::<KW, STRIDE, $p, FULL>($o);
                     } else {
                         self.border::<KW, STRIDE, $p, FULL>($o);

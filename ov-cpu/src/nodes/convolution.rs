@@ -333,7 +333,7 @@ fn likely_params(view: &NodeView<'_>) -> Result<(ConvParams, bool), Reject> {
     let dims = view.inputs[0].shape.dims().ok_or("the rank of the input is not known")?;
     let known = view.inputs[0].shape.to_shape().is_some();
     let assumed = |(axis, d): (usize, &ov_core::Dimension)| {
-        d.value().map_or(if axis == 0 { 1 } else { ASSUMED_EXTENT }, |v| v as usize)
+        d.value().map_or(if axis == 0 { 1 } else { ASSUMED_EXTENT }, |v| v)
     };
     let x: Shape = dims.iter().enumerate().map(assumed).collect();
     let x_shape = PartialShape::from(&x);

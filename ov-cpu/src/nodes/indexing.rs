@@ -531,7 +531,7 @@ mod tests {
         }
     }
 
-    fn scatter(op: impl Op, data: &[usize], at: Tensor, updates: &[usize], axis: Option<i64>) {
+    fn scatter(op: impl Op, data: &[usize], at: &Tensor, updates: &[usize], axis: Option<i64>) {
         let what = format!("{op:?} {data:?} {} {updates:?}", at.shape());
         let kernel = if op.kind().name == "ScatterElementsUpdate" {
             "scatter_elements"
@@ -545,7 +545,7 @@ mod tests {
             if in_place {
                 x = m.add(Relu {}, &[x], "relu").expect("valid");
             }
-            let i = index_parameter(&mut m, &at);
+            let i = index_parameter(&mut m, at);
             let u = parameter(&mut m, "u", updates);
             let mut inputs = vec![x, i, u];
             inputs.extend(axis.map(|a| m.add_constant(Tensor::scalar(a), "axis")));
@@ -564,15 +564,15 @@ mod tests {
             [Reduction::None, Reduction::Sum, Reduction::Prod, Reduction::Min, Reduction::Max]
         {
             let op = || ScatterElementsUpdate { reduction, use_init_val: true };
-            scatter(op(), &[5, 40], indices(&[9, 40], 5, i64s), &[9, 40], Some(0));
-            scatter(op(), &[2, 3, 4], indices(&[2, 3, 6], 4, i32s), &[2, 3, 6], Some(-1));
+            scatter(op(), &[5, 40], &indices(&[9, 40], 5, i64s), &[9, 40], Some(0));
+            scatter(op(), &[2, 3, 4], &indices(&[2, 3, 6], 4, i32s), &[2, 3, 6], Some(-1));
             let op = || ScatterNdUpdate { reduction };
-            scatter(op(), &[4, 3], indices(&[6, 1], 4, i64s), &[6, 3], None);
-            scatter(op(), &[3, 3, 2], indices(&[2, 2, 2], 3, i32s), &[2, 2, 2], None);
+            scatter(op(), &[4, 3], &indices(&[6, 1], 4, i64s), &[6, 3], None);
+            scatter(op(), &[3, 3, 2], &indices(&[2, 2, 2], 3, i32s), &[2, 2, 2], None);
         }
-        scatter(ScatterUpdate {}, &[2, 5, 3], indices(&[2, 2], 5, i64s), &[2, 2, 2, 3], Some(1));
+        scatter(ScatterUpdate {}, &[2, 5, 3], &indices(&[2, 2], 5, i64s), &[2, 2, 2, 3], Some(1));
         // Fewer indices than data beside the axis too.
         let op = ScatterElementsUpdate::default();
-        scatter(op, &[5, 4], indices(&[2, 3], 5, i64s), &[2, 3], Some(0));
+        scatter(op, &[5, 4], &indices(&[2, 3], 5, i64s), &[2, 3], Some(0));
     }
 }

@@ -127,7 +127,7 @@ mod tests {
                 match (mode, wide) {
                     (3, _) => nodes.extend(&[0, 0][..words - 3]),
                     (_, true) => {
-                        nodes.extend([split.to_bits() as u32, (split.to_bits() >> 32) as u32])
+                        nodes.extend([split.to_bits() as u32, (split.to_bits() >> 32) as u32]);
                     }
                     _ => nodes.push((split as f32).to_bits()),
                 }

@@ -312,7 +312,7 @@ impl Conv {
                 let tiles = start..tiles.end.min(start + MAX_TILES);
                 // SAFETY: passed on from the caller.
                 unsafe {
-                    self.run_tiles(args, &finish, group, panels.clone(), tiles, &pixels, table)
+                    self.run_tiles(args, &finish, group, panels.clone(), tiles, &pixels, table);
                 };
             }
         }

@@ -42,7 +42,7 @@ fn random(cx: &mut NodeContext<'_, '_>) -> ConvertResult {
 fn random_like(cx: &mut NodeContext<'_, '_>) -> ConvertResult {
     let x = cx.input(0)?;
     let ty = cx.optional_element_type("dtype")?;
-    let ty = ty.filter(|t| *t != ElementType::Dynamic).unwrap_or(cx.element_type(x));
+    let ty = ty.filter(|t| *t != ElementType::Dynamic).unwrap_or_else(|| cx.element_type(x));
     let shape = cx.compose("Shape", &[x], &[])?;
     Ok(vec![noise(cx, shape, ty)?])
 }
@@ -59,7 +59,7 @@ fn multinomial(cx: &mut NodeContext<'_, '_>) -> ConvertResult {
 /// 1 with the probability that the input gives.
 fn bernoulli(cx: &mut NodeContext<'_, '_>) -> ConvertResult {
     let x = cx.input(0)?;
-    let ty = cx.optional_element_type("dtype")?.unwrap_or(cx.element_type(x));
+    let ty = cx.optional_element_type("dtype")?.unwrap_or_else(|| cx.element_type(x));
     let shape = cx.compose("Shape", &[x], &[])?;
     let like = cx.element_type(x);
     let drawn = noise(cx, shape, like)?;

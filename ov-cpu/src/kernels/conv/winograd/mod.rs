@@ -182,7 +182,7 @@ impl Winograd {
             && p.groups == 1
             && p.stride == [1; 3]
             && (p.input[0], p.kernel[0], p.pad[0], p.output[0]) == (1, 1, 0, 1)
-            && matches!([kh, kw], [3, 3] | [1, 3] | [3, 1])
+            && matches!([kh, kw], [3 | 1, 3] | [3, 1])
     }
 
     /// Binds a convolution, if the algorithm [`supports`](Self::supports) it.

@@ -111,7 +111,7 @@ fn flatten(e: &Ensemble, ty: ElementType) -> OpResult<(Vec<u32>, Vec<u32>, u32)>
             };
             // NaN differs from everything, and fails every other comparison.
             let nan_is_true = branch.tracks_missing || MODES[usize::from(branch.mode)] == "BRANCH_NEQ";
-            let nan_left = if nan_is_true != swapped { NAN_LEFT } else { 0 };
+            let nan_left = if nan_is_true == swapped { 0 } else { NAN_LEFT };
             if mode == MODE_MEMBER {
                 nodes.push(branch.split as u32);
                 nodes.extend((words == 5).then_some(0));
@@ -327,7 +327,7 @@ fn read_lists(
     for i in 0..count {
         let leaf = is_leaf(i);
         let mode = MODES.iter().position(|m| m.as_bytes() == modes[i].as_ref());
-        let Some(mode) = mode.or(leaf.then_some(0)).filter(|m| MODES[*m] != "BRANCH_MEMBER") else {
+        let Some(mode) = mode.or_else(|| leaf.then_some(0)).filter(|m| MODES[*m] != "BRANCH_MEMBER") else {
             let got = String::from_utf8_lossy(&modes[i]).into_owned();
             let expected = format!("LEAF or one of {}", MODES[..6].join(", "));
             return Err(OpError::Attribute { name: "nodes_modes", got, expected }.into());
@@ -379,7 +379,7 @@ pub(super) fn classifier(cx: &mut NodeContext<'_, '_>) -> ConvertResult {
         // One score, of the second class whichever is named.
         ensemble.targets = 1;
         ensemble.leaves.targets.fill(0);
-        base = base.get(first as usize).or(base.first()).copied().into_iter().collect();
+        base = base.get(first as usize).or_else(|| base.first()).copied().into_iter().collect();
         let probable = ensemble.leaves.weights.iter().all(|w| *w >= 0.0);
         binary = if probable { BinaryScores::Probability } else { BinaryScores::Margin };
     }

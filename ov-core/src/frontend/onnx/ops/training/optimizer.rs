@@ -30,7 +30,7 @@ fn shifted(cx: &mut NodeContext<'_, '_>, a: Value, by: f32) -> Computed {
 /// The inputs after learning rate and count, by role: `roles` lists of as many tensors as are optimized.
 fn by_role(cx: &NodeContext<'_, '_>, roles: usize) -> Result<Vec<Vec<Value>>, ConvertError> {
     let given = cx.input_count().saturating_sub(2);
-    if given == 0 || given % roles != 0 {
+    if given == 0 || !given.is_multiple_of(roles) {
         let expected = format!("2, and {roles} for each optimized tensor");
         return Err(OpError::InputCount { got: cx.input_count(), expected }.into());
     }
