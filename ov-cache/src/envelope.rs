@@ -242,8 +242,13 @@ mod tests {
         writer.reserve(SectionKind::Weights, 100_000).expect("first");
         let mut buffer = writer.allocate().expect("memory");
         let weights = buffer.section_mut(SectionKind::Weights).expect("reserved");
-        for (i, b) in weights.iter_mut().enumerate() {
-            *b = (i * i % 251) as u8 ^ (i >> 8) as u8;
+        let mut state = 0x9E37_79B9u32;
+        for b in weights.iter_mut() {
+            // xorshift32: content that nowhere repeats.
+            state ^= state << 13;
+            state ^= state >> 17;
+            state ^= state << 5;
+            *b = state as u8;
         }
         let content = weights.to_vec();
         let blob = buffer.finish().expect("sound");
@@ -254,7 +259,7 @@ mod tests {
         let options = CacheOptions { mode: CacheMode::OptimizeSize, ..CacheOptions::default() };
         let sources = [model.clone()];
         let bytes = make(&blob, &seal, &options, &sources).expect("made");
-        assert!(bytes.len() < 30_000, "{}", bytes.len());
+        assert!(bytes.len() + 99_000 < blob.bytes().len(), "{}", bytes.len());
         std::fs::write(&stored, &bytes).expect("written");
         let load = || {
             let file = File::open(&stored).expect("there");

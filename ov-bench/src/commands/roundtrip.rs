@@ -150,7 +150,7 @@ fn one(args: &RoundtripArgs, model: &Path, scratch: &Path) -> Result<Trip> {
 /// Part of a blob that may be copied while it is bound.
 const MOST_WRITTEN: f64 = 0.05;
 /// What a process writes whatever it binds: stacks, tables, the program.
-const SMALL_MB: f64 = 4.0;
+const SMALL_MB: f64 = 24.0;
 
 /// Checks that two folders hold the same files.
 fn compare(before: &Path, after: &Path) -> Result<()> {

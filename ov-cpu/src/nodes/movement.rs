@@ -247,7 +247,8 @@ fn bind_slice(cx: &BindContext<'_>) -> OpResult<Bound> {
         if to[axis] > 0 {
             offset += first.max(0) as usize * strides[axis].unsigned_abs();
         }
-        strides[axis] *= isize::try_from(*step).map_err(invalid)?;
+        // A step that overflows takes one element at most.
+        strides[axis] = strides[axis].saturating_mul(isize::try_from(*step).map_err(invalid)?);
     }
     let size = size_of(cx.inputs[0].element_type);
     let plan = CopyPlan::new(to, &strides, &signed(&to.strides()), size).map_err(invalid)?;

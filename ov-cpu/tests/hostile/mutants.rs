@@ -154,7 +154,7 @@ fn seeds() -> Vec<ModelProto> {
             .node("Gather", &["x", "i"], &["g"], &[int("axis", 0)])
             .node("Reshape", &["g", "shape"], &["r"], &[])
             .node("Concat", &["r", "r"], &["c"], &[int("axis", 1)])
-            .node("Split", &["c"], &["y", "z"], &[int("axis", 1)])
+            .node("Split", &["c"], &["y", "z"], &[int("axis", 1), int("num_outputs", 2)])
             .output("y")
             .output("z"),
         matrix()
@@ -559,7 +559,7 @@ fn every_mutant_is_answered() {
         match done.and_then(|n| n.parse::<usize>().ok()) {
             Some(n) if output.status.success() => ran += n,
             _ => {
-                let last = text.lines().filter_map(|l| l.strip_prefix("MUTANT ")).last();
+                let last = text.lines().filter_map(|l| l.strip_prefix("MUTANT ")).next_back();
                 let errors = String::from_utf8_lossy(&output.stderr);
                 let tail = errors.lines().rev().take(3).collect::<Vec<_>>().join(" | ");
                 wrong.push(format!("{}: {}: {tail}", last.unwrap_or("none"), output.status));

@@ -135,7 +135,7 @@ fn amplification() -> Vec<Case> {
         ),
         case(
             "resizing by 1e30",
-            Fails(&["Resize"]),
+            Fails(&["Interpolate"]),
             constant(
                 grid(Graph::new()).f32s("scale", &[4], |_| 1e30),
                 "Resize",
@@ -185,7 +185,7 @@ fn amplification() -> Vec<Case> {
         ),
         case(
             "padding by less than there is",
-            Fails(&["Pad"]),
+            Answered,
             constant(Graph::new().tensor(one()).i64s("d", &[-1, -1]), "Pad", &["one", "d"], &[]),
         ),
         case(
@@ -261,11 +261,11 @@ fn indices() -> Vec<Case> {
     const GATHER: &[&str] = &["Gather"];
     const SCATTER: &[&str] = &["Scatter"];
     vec![
-        case("gathering at the end", Fails(GATHER), gather(&[3])),
-        case("gathering before the start", Fails(GATHER), gather(&[-4])),
+        case("gathering at the end", Answered, gather(&[3])),
+        case("gathering before the start", Answered, gather(&[-4])),
         case("gathering from behind", Runs, gather(&[-1, 2])),
-        case("gathering at 2^62", Fails(GATHER), gather(&[1 << 62])),
-        case("gathering at -2^63", Fails(GATHER), gather(&[i64::MIN])),
+        case("gathering at 2^62", Answered, gather(&[1 << 62])),
+        case("gathering at -2^63", Answered, gather(&[i64::MIN])),
         case(
             "gathering over axis 4",
             Refused(GATHER),
@@ -273,7 +273,7 @@ fn indices() -> Vec<Case> {
         ),
         case(
             "gathering from nothing",
-            Fails(GATHER),
+            Answered,
             apply(Graph::new().input("x", F32, &[0, 3]).i64s("i", &[0]), "Gather", &["i"], &[]),
         ),
         case(

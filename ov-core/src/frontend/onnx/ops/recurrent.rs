@@ -108,7 +108,7 @@ fn reorder_constant(tensor: &Tensor, order: &[usize]) -> OpResult<Tensor> {
         order.len()
     );
     let parts = shape[0].saturating_mul(order.len());
-    if parts == 0 || tensor.is_empty() {
+    if parts == 0 || tensor.bytes().len() < parts {
         return Ok(tensor);
     }
     let block = tensor.bytes().len() / parts;
@@ -133,6 +133,9 @@ fn reorder(cx: &mut NodeContext<'_, '_>, value: Value, order: &[usize]) -> Resul
     cx.compose("Concat", &parts, &[("axis", Attr::Int(1))])
 }
 
+/// Units of a layer whose bias is made here: more would need weights of terabytes.
+const MOST_HIDDEN: usize = 1 << 20;
+
 /// The bias: the sum of both halves of ONNX's `[directions, 2 gates hidden]`, except that the last gate's stay apart for
 /// the linear-before-reset form of GRU. Zeros when it is left out.
 fn bias(
@@ -143,6 +146,14 @@ fn bias(
 ) -> Result<Value, ConvertError> {
     let Some(b) = cx.optional_input(3) else {
         let hidden = usize::try_from(common.hidden_size).unwrap_or(0);
+        if hidden > MOST_HIDDEN {
+            return Err(OpError::Attribute {
+                name: "hidden_size",
+                got: hidden.to_string(),
+                expected: format!("at most {MOST_HIDDEN}"),
+            }
+            .into());
+        }
         let x = cx.input(0)?;
         let parts = gates + usize::from(keep_last_apart);
         let zeros = Tensor::zeros(cx.element_type(x), [common.direction.count(), parts * hidden])?;
