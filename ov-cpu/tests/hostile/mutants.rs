@@ -134,7 +134,7 @@ fn seeds() -> Vec<ModelProto> {
             .f32s("w", &[4, 5], f)
             .f32s("b", &[5], f)
             .node("Gemm", &["x", "w", "b"], &["g"], &[Attr::Float("alpha", 0.5), int("transB", 0)])
-            .node("Gelu", &["g"], &["e"], &[])
+            .node("Erf", &["g"], &["e"], &[])
             .node("Softmax", &["e"], &["y"], &[int("axis", -1)])
             .output("y"),
         Graph::new()
@@ -154,7 +154,7 @@ fn seeds() -> Vec<ModelProto> {
             .node("Gather", &["x", "i"], &["g"], &[int("axis", 0)])
             .node("Reshape", &["g", "shape"], &["r"], &[])
             .node("Concat", &["r", "r"], &["c"], &[int("axis", 1)])
-            .node("Split", &["c"], &["y", "z"], &[int("axis", 1), int("num_outputs", 2)])
+            .node("Split", &["c"], &["y", "z"], &[int("axis", 1)])
             .output("y")
             .output("z"),
         matrix()
