@@ -271,7 +271,7 @@ pub(crate) struct WorkerArgs {
 
 #[derive(Clone, Debug, Args)]
 pub(crate) struct RoundtripArgs {
-    /// Folder with NAME.onnx or NAME.xml and, if the shapes need it, NAME.inputs/<index>.npy
+    /// Folder with NAME.onnx or NAME.xml and, if the shapes need it, `NAME.inputs/INDEX.npy`
     #[arg(long, value_name = "DIR")]
     pub(crate) dir: PathBuf,
     /// Only models whose name contains this
