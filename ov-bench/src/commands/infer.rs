@@ -31,6 +31,10 @@ pub(crate) fn run(args: &InferArgs) -> Result<()> {
     let ports = compiled.outputs();
     let outputs: Vec<Tensor> =
         (0..ports.len()).map(|i| request.output(i).cloned()).collect::<Result<_, _>>()?;
+    let outputs = outputs
+        .into_iter()
+        .map(|t| Ok(array_of_maps(&t)?.unwrap_or(t)))
+        .collect::<Result<Vec<Tensor>>>()?;
     if let Some(dir) = &args.outputs {
         inputs::write_outputs(dir, &outputs)?;
     }
@@ -46,6 +50,32 @@ pub(crate) fn run(args: &InferArgs) -> Result<()> {
         summarise(args, ports, &outputs)?;
     }
     Ok(())
+}
+
+/// A sequence of maps to numbers, as classifiers give them, as an array: a row per map, a column per key in ascending
+/// order. Nothing for other tensors and for maps whose keys differ.
+fn array_of_maps(sequence: &Tensor) -> Result<Option<Tensor>> {
+    let Ok(maps) = sequence.as_sequence() else { return Ok(None) };
+    let (mut values, mut columns) = (Vec::new(), None);
+    for map in maps {
+        let Ok((keys, numbers)) = map.as_map() else { return Ok(None) };
+        let Ok(numbers) = numbers.as_slice::<f32>() else { return Ok(None) };
+        let mut order: Vec<usize> = (0..numbers.len()).collect();
+        let keys: Vec<String> = if let Ok(texts) = keys.as_strings() {
+            order.sort_by_key(|i| &texts[*i]);
+            order.iter().map(|i| texts[*i].clone()).collect()
+        } else {
+            let keys = keys.as_slice::<i64>()?;
+            order.sort_by_key(|i| keys[*i]);
+            order.iter().map(|i| keys[*i].to_string()).collect()
+        };
+        values.extend(order.iter().map(|i| numbers[*i]));
+        if *columns.get_or_insert_with(|| keys.clone()) != keys {
+            return Ok(None);
+        }
+    }
+    let Some(columns) = columns else { return Ok(None) };
+    Ok(Some(Tensor::from_vec([maps.len(), columns.len()], values)?))
 }
 
 /// How far an output is from what was expected.
@@ -204,6 +234,23 @@ mod tests {
 
     fn tensor(values: &[f32]) -> Tensor {
         Tensor::from_vec(Shape::new(&[values.len()]), values.to_vec()).unwrap()
+    }
+
+    #[test]
+    fn maps_become_rows_with_their_keys_in_order() {
+        let map = |keys: [i64; 2], values: [f32; 2]| {
+            Tensor::from_map(
+                Tensor::from_vec([2], keys.to_vec()).unwrap(),
+                Tensor::from_vec([2], values.to_vec()).unwrap(),
+            )
+            .unwrap()
+        };
+        let rows = Tensor::from_sequence(vec![map([0, 1], [0.1, 0.9]), map([1, 0], [0.4, 0.6])]);
+        let array = array_of_maps(&rows).unwrap().unwrap();
+        assert_eq!(array, Tensor::from_vec([2, 2], vec![0.1f32, 0.9, 0.6, 0.4]).unwrap());
+        let other = Tensor::from_sequence(vec![map([0, 1], [0.1, 0.9]), map([2, 0], [0.4, 0.6])]);
+        assert_eq!(array_of_maps(&other).unwrap(), None);
+        assert_eq!(array_of_maps(&tensor(&[1.0])).unwrap(), None);
     }
 
     #[test]
