@@ -1,6 +1,10 @@
 //! From a model to the bytes of a blob, and from those bytes to something that runs.
 
-use ov_core::{Model, error::Result};
+use ov_core::{
+    Model,
+    error::Result,
+    pass::{self, ConvertPrecision, Pass},
+};
 
 use crate::{
     lower::{self, Options},
@@ -11,13 +15,14 @@ use crate::{
 ///
 /// # Errors
 /// When a pass finds the model to be invalid.
-pub(crate) fn prepare(model: &Model) -> Result<Model> {
+pub(crate) fn prepare(model: &Model, options: &Options) -> Result<Model> {
     let mut model = model.clone();
-    ov_core::pass::simplify(&mut model)?;
+    ConvertPrecision { round: options.round }.run(&mut model)?;
+    pass::simplify(&mut model)?;
     let integers = lower::integer::integers(&mut model)?;
     let split = lower::recurrent::split(&mut model)? > 0;
     if integers || split {
-        ov_core::pass::simplify(&mut model)?;
+        pass::simplify(&mut model)?;
     }
     let mut model = lower::layout::channels_last(&model)?;
     lower::fuse::fuse(&mut model)?;
@@ -40,6 +45,6 @@ pub struct Compiled {
 /// When the model is not valid or no kernel takes a node.
 pub fn compile(model: &Model, options: &Options) -> Result<Compiled> {
     let mut weights = Weights::default();
-    let program: Program = lower::lower(&prepare(model)?, options, &mut weights)?;
+    let program: Program = lower::lower(&prepare(model, options)?, options, &mut weights)?;
     Ok(Compiled { plan: program::encode(&program)?, weights })
 }

@@ -150,7 +150,11 @@ impl CpuConfig {
     /// What lowering decides by.
     #[must_use]
     pub fn options(&self) -> Options {
-        Options { isa: self.isa, bf16: self.precision == ElementType::Bf16 }
+        Options {
+            isa: self.isa,
+            bf16: self.precision == ElementType::Bf16,
+            round: self.execution_mode == ExecutionMode::Accuracy,
+        }
     }
 
     /// Threads of one stream, its caller included.

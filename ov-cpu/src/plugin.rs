@@ -140,8 +140,8 @@ impl Plugin for CpuPlugin {
         _: &Arc<dyn DeviceResolver>,
     ) -> Result<Vec<NodeSupport>> {
         let config = CpuConfig::resolve(properties, &self.topology)?;
-        let prepared = compile::prepare(model)?;
-        lower::query(&prepared, &config.options())
+        let options = config.options();
+        lower::query(&compile::prepare(model, &options)?, &options)
     }
 
     fn cache_key(&self, properties: &PropertyMap, key: &mut dyn DigestSink) -> Result<bool> {

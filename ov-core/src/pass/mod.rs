@@ -2,6 +2,7 @@
 
 mod common_subexpression;
 mod constant_folding;
+mod convert_precision;
 mod dead_code;
 mod manager;
 mod pattern;
@@ -15,6 +16,7 @@ mod tests;
 
 pub use common_subexpression::CommonSubexpressions;
 pub use constant_folding::{ConstantFolding, FOLD_LIMIT};
+pub use convert_precision::ConvertPrecision;
 pub use dead_code::DeadCode;
 pub use manager::{PassManager, PassStats, Stats};
 pub use pattern::{Pattern, close};

@@ -32,7 +32,7 @@ text_enum! {
     pub enum ExecutionMode {
         /// Lower precision where it is faster.
         Performance = "PERFORMANCE",
-        /// The model's own precision.
+        /// The model's own precision: results of `f16` and `bf16` operators are rounded to their type.
         Accuracy = "ACCURACY",
     }
 }

@@ -11,7 +11,7 @@ use crate::{
     kernels::eltwise::unary::UnaryOp,
     nodes::unary_of,
     ops::{
-        convolution::FusedConvolution, matmul::FullyConnected,
+        convolution::FusedConvolution, fused::with_finish, matmul::FullyConnected,
         transposed::FusedConvolutionTransposed,
     },
     simd::activation::Activation,
@@ -67,57 +67,94 @@ fn fully_connected(model: &mut Model, id: NodeId) -> Result<()> {
     Ok(())
 }
 
-/// What has been absorbed so far.
+/// What a product does after its sums, as far as it has been absorbed.
 #[derive(Default)]
-struct Absorbed {
-    bias: Option<Value>,
-    residual: Option<Value>,
-    activation: Activation,
-    residual_after: bool,
-    /// The value that the fused operator stands for.
-    end: Option<Value>,
+pub(super) struct Tail {
+    pub(super) bias: Option<Value>,
+    pub(super) residual: Option<Value>,
+    pub(super) activation: Activation,
+    pub(super) residual_after: bool,
+}
+
+impl Tail {
+    /// The product `op` with this activation and place of the residual.
+    pub(super) fn apply(&self, op: &dyn Op) -> Option<Box<dyn Op>> {
+        with_finish(op, self.activation, self.residual_after)
+    }
+
+    /// Absorbs the activation that `user` computes of the product, if there is none yet.
+    pub(super) fn activate(&mut self, model: &Model, user: NodeId) -> bool {
+        if self.activation != Activation::None || self.residual_after {
+            return false;
+        }
+        let Some(activation) = activation_of(model, user) else { return false };
+        self.activation = activation;
+        true
+    }
+
+    /// Absorbs the sum `user` of the product's `value` and `other`: a bias, or a residual of the same shape.
+    pub(super) fn add(&mut self, model: &Model, value: Value, user: NodeId, other: Value) -> bool {
+        let shape = model.shape(value);
+        let Some(channels) = shape.dims().and_then(|d| d.last()).and_then(|d| d.value()) else {
+            return false;
+        };
+        if model.element_type(other) != ElementType::F32 || model.shape(user.into()) != shape {
+            return false;
+        }
+        if let Some(constant) = model.constant(other) {
+            let per_channel =
+                constant.shape().last() == Some(&channels) && constant.len() == channels;
+            let fits = per_channel
+                && self.bias.is_none()
+                && self.residual.is_none()
+                && self.activation == Activation::None;
+            if fits {
+                self.bias = Some(other);
+            }
+            return fits;
+        }
+        let same = match (shape.dims(), model.shape(other).dims()) {
+            (Some(x), Some(y)) => {
+                x.len() == y.len() && x.iter().zip(y).all(|(x, y)| Dimension::same(*x, *y))
+            }
+            _ => false,
+        };
+        if !same || self.residual.is_some() {
+            return false;
+        }
+        self.residual = Some(other);
+        self.residual_after = self.activation != Activation::None;
+        true
+    }
 }
 
 fn absorb(model: &mut Model, id: NodeId) -> Result<()> {
-    let mut a = Absorbed::default();
-    let mut value = Value::from(id);
-    while model.has_single_use(value) {
-        let Some((user, input)) = model.uses(value).next() else { break };
-        if !step(model, &mut a, value, user, input as usize) {
+    let mut tail = Tail::default();
+    let mut end = Value::from(id);
+    while model.has_single_use(end) {
+        let Some((user, input)) = model.uses(end).next() else { break };
+        let node = model.node(user);
+        let absorbed = if node.op().is::<Add>() {
+            let other = node.inputs()[1 - input as usize];
+            tail.add(model, end, user, other)
+        } else {
+            input == 0 && tail.activate(model, user)
+        };
+        if !absorbed {
             break;
         }
-        value = user.into();
-        a.end = Some(value);
+        end = user.into();
     }
-    let Some(end) = a.end else { return Ok(()) };
     let node = model.node(id);
-    let (x, w, name) = (node.inputs()[0], node.inputs()[1], node.name().to_owned());
-    let op: Box<dyn Op> = if let Some(conv) = node.op_as::<FusedConvolution>() {
-        let mut conv = conv.clone();
-        conv.set_activation(a.activation);
-        conv.residual_after = a.residual_after;
-        Box::new(conv)
-    } else if let Some(fc) = node.op_as::<FullyConnected>() {
-        let mut fc = fc.clone();
-        fc.set_activation(a.activation);
-        fc.residual_after = a.residual_after;
-        Box::new(fc)
-    } else if let Some(conv) = node.op_as::<FusedConvolutionTransposed>() {
-        let mut conv = conv.clone();
-        conv.set_activation(a.activation);
-        conv.residual_after = a.residual_after;
-        Box::new(conv)
-    } else {
-        return Ok(());
-    };
-    let mut inputs = vec![x, w];
-    if a.bias.is_some() || a.residual.is_some() {
-        let bias = match a.bias {
+    let Some(op) = tail.apply(node.op()).filter(|_| end != id.into()) else { return Ok(()) };
+    let (mut inputs, name) = (node.inputs()[..2].to_vec(), node.name().to_owned());
+    if tail.bias.is_some() || tail.residual.is_some() {
+        let bias = match tail.bias {
             Some(b) => flat(model, b)?,
             None => model.add_constant(Tensor::absent(), ""),
         };
         inputs.push(bias);
-        inputs.extend(a.residual);
+        inputs.extend(tail.residual);
     }
     let new = model.add_node(op, &inputs, name)?;
     model.replace(end, new.into());
@@ -130,59 +167,6 @@ fn flat(model: &mut Model, bias: Value) -> Result<Value> {
     let tensor = tensor.reshape([tensor.len()])?;
     let name = model.node(bias.node).name().to_owned();
     Ok(model.add_constant(tensor, name))
-}
-
-/// Absorbs the one user of `value`, if it fits.
-fn step(model: &Model, a: &mut Absorbed, value: Value, user: NodeId, input: usize) -> bool {
-    let node = model.node(user);
-    if node.op().is::<Add>() {
-        let other = node.inputs()[1 - input];
-        return add(model, a, value, user, other);
-    }
-    if a.activation != Activation::None || a.residual_after || input != 0 {
-        return false;
-    }
-    match activation_of(model, user) {
-        Some(activation) => {
-            a.activation = activation;
-            true
-        }
-        None => false,
-    }
-}
-
-fn add(model: &Model, a: &mut Absorbed, value: Value, user: NodeId, other: Value) -> bool {
-    let shape = model.shape(value);
-    let Some(channels) = shape.dims().and_then(|d| d.last()).and_then(|d| d.value()) else {
-        return false;
-    };
-    if model.element_type(other) != ElementType::F32 || model.shape(user.into()) != shape {
-        return false;
-    }
-    if let Some(constant) = model.constant(other) {
-        let per_channel = constant.shape().last() == Some(&channels) && constant.len() == channels;
-        let fits = per_channel
-            && a.bias.is_none()
-            && a.residual.is_none()
-            && a.activation == Activation::None;
-        if fits {
-            a.bias = Some(other);
-        }
-        return fits;
-    }
-    let other_shape = model.shape(other);
-    let same = match (shape.dims(), other_shape.dims()) {
-        (Some(x), Some(y)) => {
-            x.len() == y.len() && x.iter().zip(y).all(|(x, y)| Dimension::same(*x, *y))
-        }
-        _ => false,
-    };
-    if !same || a.residual.is_some() {
-        return false;
-    }
-    a.residual = Some(other);
-    a.residual_after = a.activation != Activation::None;
-    true
 }
 
 /// The activation that a node computes of its first input, if it is one that kernels fuse.

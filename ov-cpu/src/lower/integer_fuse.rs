@@ -1,7 +1,7 @@
 //! Scale, bias, residual, activation and quantization move into the integer product before them.
 
 use ov_core::{
-    Dimension, ElementType, Model, Tensor,
+    ElementType, Model, Tensor,
     error::Result,
     model::{NodeId, Value},
     op::{
@@ -11,7 +11,7 @@ use ov_core::{
     },
 };
 
-use super::fuse::activation_of;
+use super::fuse::Tail;
 use crate::{
     ops::{
         integer::{IntegerConvolution, IntegerProduct, Port},
@@ -62,51 +62,33 @@ fn split(model: &mut Model, id: NodeId) -> Result<()> {
 #[derive(Default)]
 struct Absorbed {
     scale: Option<Value>,
-    bias: Option<Value>,
     /// Whether the bias was there before the scale.
     scaled_bias: bool,
-    residual: Option<Value>,
-    activation: Activation,
-    residual_after: bool,
+    tail: Tail,
     /// Scale, zero point and type of the output.
     quantized: Option<(Value, Option<Value>, ElementType)>,
-    /// The value that the fused operator stands for.
-    end: Option<Value>,
 }
 
 fn absorb(model: &mut Model, id: NodeId) -> Result<()> {
     let mut a = Absorbed::default();
-    let mut value = Value::from(id);
-    while a.quantized.is_none() && model.has_single_use(value) {
-        let Some((user, input)) = model.uses(value).next() else { break };
-        if !step(model, &mut a, id, value, user, input as usize) {
+    let mut end = Value::from(id);
+    while a.quantized.is_none() && model.has_single_use(end) {
+        let Some((user, input)) = model.uses(end).next() else { break };
+        if !step(model, &mut a, id, end, user, input as usize) {
             break;
         }
-        value = user.into();
-        a.end = Some(value);
+        end = user.into();
     }
-    let Some(end) = a.end else { return Ok(()) };
     let node = model.node(id);
     let (mut inputs, name) = (node.inputs()[..=Port::SCALE].to_vec(), node.name().to_owned());
     let output_type = a.quantized.map_or(ElementType::F32, |q| q.2);
-    let op: Box<dyn Op> = if let Some(conv) = node.op_as::<IntegerConvolution>() {
-        let mut conv =
-            IntegerConvolution { residual_after: a.residual_after, output_type, ..conv.clone() };
-        conv.set_activation(a.activation);
-        Box::new(conv)
-    } else if let Some(product) = node.op_as::<IntegerProduct>() {
-        let mut product =
-            IntegerProduct { residual_after: a.residual_after, output_type, ..product.clone() };
-        product.set_activation(a.activation);
-        Box::new(product)
-    } else {
-        return Ok(());
-    };
+    let Some(op) = a.tail.apply(node.op()).filter(|_| end != id.into()) else { return Ok(()) };
+    let op = with_output(op, output_type);
     if let Some(scale) = a.scale {
         inputs[Port::SCALE] = scale;
     }
     let absent = model.add_constant(Tensor::absent(), "");
-    let bias = match a.bias {
+    let bias = match a.tail.bias {
         Some(b) => {
             let tensor = model.constant(b).expect("only constants are absorbed as bias");
             let scale = a.scale.filter(|_| a.scaled_bias).and_then(|s| model.constant(s));
@@ -116,7 +98,7 @@ fn absorb(model: &mut Model, id: NodeId) -> Result<()> {
         None => absent,
     };
     inputs.push(bias);
-    inputs.push(a.residual.unwrap_or(absent));
+    inputs.push(a.tail.residual.unwrap_or(absent));
     if let Some((scale, zero, ty)) = a.quantized {
         let zero = match zero {
             Some(zero) => zero,
@@ -127,6 +109,17 @@ fn absorb(model: &mut Model, id: NodeId) -> Result<()> {
     let new = model.add_node(op, &inputs, name)?;
     model.replace(end, new.into());
     Ok(())
+}
+
+/// The integer product with another type of output.
+fn with_output(op: Box<dyn Op>, output_type: ElementType) -> Box<dyn Op> {
+    if let Some(conv) = op.downcast::<IntegerConvolution>() {
+        Box::new(IntegerConvolution { output_type, ..conv.clone() })
+    } else if let Some(product) = op.downcast::<IntegerProduct>() {
+        Box::new(IntegerProduct { output_type, ..product.clone() })
+    } else {
+        op
+    }
 }
 
 /// A bias as a flat list, times a scale if there is one.
@@ -150,25 +143,26 @@ fn step(
     input: usize,
 ) -> bool {
     let node = model.node(user);
-    let plain = a.activation == Activation::None && a.residual.is_none();
+    let plain = a.tail.activation == Activation::None && a.tail.residual.is_none();
     if node.op().is::<Multiply>() {
         let other = node.inputs()[1 - input.min(1)];
         // A bias that was added to the sums counts in units of the scale.
-        let fits =
-            plain && a.scale.is_none() && (a.bias.is_none() || model.constant(other).is_some());
+        let fits = plain
+            && a.scale.is_none()
+            && (a.tail.bias.is_none() || model.constant(other).is_some());
         if fits
             && is_one(model, model.node(id).inputs()[Port::SCALE])
             && scales(model, value, user, other)
         {
             a.scale = Some(other);
-            a.scaled_bias = a.bias.is_some();
+            a.scaled_bias = a.tail.bias.is_some();
             return true;
         }
         return false;
     }
     if node.op().is::<Add>() {
         let other = node.inputs()[1 - input.min(1)];
-        return add(model, a, value, user, other);
+        return a.tail.add(model, value, user, other);
     }
     if input != 0 {
         return false;
@@ -190,16 +184,7 @@ fn step(
         }
         return fits;
     }
-    if a.activation != Activation::None || a.residual_after {
-        return false;
-    }
-    match activation_of(model, user) {
-        Some(activation) => {
-            a.activation = activation;
-            true
-        }
-        None => false,
-    }
+    a.tail.activate(model, user)
 }
 
 fn is_one(model: &Model, scale: Value) -> bool {
@@ -219,36 +204,4 @@ fn scales(model: &Model, value: Value, product: NodeId, scale: Value) -> bool {
     model.element_type(scale) == ElementType::F32
         && (shape.elements() == 1 || per_channel)
         && model.shape(product.into()) == model.shape(value)
-}
-
-fn add(model: &Model, a: &mut Absorbed, value: Value, user: NodeId, other: Value) -> bool {
-    let shape = model.shape(value);
-    let Some(channels) = channels(model, value) else { return false };
-    if model.element_type(other) != ElementType::F32 || model.shape(user.into()) != shape {
-        return false;
-    }
-    if let Some(constant) = model.constant(other) {
-        let per_channel = constant.shape().last() == Some(&channels) && constant.len() == channels;
-        let fits = per_channel
-            && a.bias.is_none()
-            && a.residual.is_none()
-            && a.activation == Activation::None;
-        if fits {
-            a.bias = Some(other);
-        }
-        return fits;
-    }
-    let other_shape = model.shape(other);
-    let same = match (shape.dims(), other_shape.dims()) {
-        (Some(x), Some(y)) => {
-            x.len() == y.len() && x.iter().zip(y).all(|(x, y)| Dimension::same(*x, *y))
-        }
-        _ => false,
-    };
-    if !same || a.residual.is_some() {
-        return false;
-    }
-    a.residual = Some(other);
-    a.residual_after = a.activation != Activation::None;
-    true
 }

@@ -32,6 +32,8 @@ pub struct Options {
     pub isa: Isa,
     /// Whether products may be computed in bf16 where [`Isa::has_bf16`].
     pub bf16: bool,
+    /// Whether results of a type narrower than f32 are rounded to it one by one.
+    pub round: bool,
 }
 
 /// Lowers a model whose device passes have run, reserving its constants and packed weights in `weights`.
@@ -233,7 +235,9 @@ impl Lowering<'_> {
     fn bodies(&mut self, op: &dyn Op) -> Result<Vec<Program>> {
         crate::control_flow::bodies(op)
             .into_iter()
-            .map(|body| lower(&crate::compile::prepare(body)?, self.options, self.weights))
+            .map(|body| {
+                lower(&crate::compile::prepare(body, self.options)?, self.options, self.weights)
+            })
             .collect()
     }
 }

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use half::{bf16, f16};
 use ov_core::{
     Element, ElementType,
     op::{OpAttributes, OpResult, convert::Convert, logical::LogicalNot},
@@ -51,10 +52,14 @@ fn convert<A: Element, B: Element>(io: &Io<'_>, range: Range<usize>, f: impl Fn(
 
 /// Widening conversions, integers to floats, and floats to `i64` (towards zero).
 fn conversion(from: ElementType, to: ElementType) -> Option<Conversion> {
-    use ElementType::{Boolean, F32, F64, I8, I32, I64, U8};
+    use ElementType::{Bf16, Boolean, F16, F32, F64, I8, I32, I64, U8};
     Some(match (from, to) {
         (F32, F64) => |io, r| convert(io, r, |v: f32| f64::from(v)),
         (F64, F32) => |io, r| convert(io, r, |v: f64| v as f32),
+        (F16, F32) => |io, r| convert(io, r, f16::to_f32),
+        (F32, F16) => |io, r| convert(io, r, f16::from_f32),
+        (Bf16, F32) => |io, r| convert(io, r, bf16::to_f32),
+        (F32, Bf16) => |io, r| convert(io, r, bf16::from_f32),
         (F32, I64) => |io, r| convert(io, r, |v: f32| v as i64),
         (I64, F32) => |io, r| convert(io, r, |v: i64| v as f32),
         (I32, F32) => |io, r| convert(io, r, |v: i32| v as f32),

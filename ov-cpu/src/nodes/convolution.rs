@@ -20,7 +20,7 @@ use crate::{
         },
         depthwise::{self, Depthwise, depthwise_f32},
     },
-    ops::{convolution::FusedConvolution, layout::to_last},
+    ops::{convolution::FusedConvolution, fused::Convolving, layout::to_last},
     simd::{Isa, activation::Activation},
 };
 
@@ -298,9 +298,14 @@ fn select_direct(view: &NodeView<'_>) -> Result<Choice, Reject> {
 }
 
 /// The convolution as plain integers.
-fn params(conv: &FusedConvolution, x: &Shape, w: &Shape, y: &Shape) -> OpResult<ConvParams> {
+pub(super) fn params(
+    conv: &impl Convolving,
+    x: &Shape,
+    w: &Shape,
+    y: &Shape,
+) -> OpResult<ConvParams> {
     let x_last: Shape =
-        if conv.planar { to_last(x.rank()).iter().map(|a| x[*a]).collect() } else { x.clone() };
+        if conv.planar() { to_last(x.rank()).iter().map(|a| x[*a]).collect() } else { x.clone() };
     let spatial = &x_last[1..x.rank() - 1];
     let windows = conv.windows(&w[2..], spatial)?;
     let channels = x_last[x.rank() - 1];
@@ -308,14 +313,14 @@ fn params(conv: &FusedConvolution, x: &Shape, w: &Shape, y: &Shape) -> OpResult<
         batch: x[0],
         channels,
         outputs: w[0],
-        groups: conv.groups.max(1) as usize,
+        groups: conv.groups().max(1) as usize,
         input: three(spatial.iter().copied(), 1),
         kernel: three(w[2..].iter().copied(), 1),
         stride: three(windows.iter().map(|w| w.stride), 1),
         dilation: three(windows.iter().map(|w| w.dilation), 1),
         pad: three(windows.iter().map(pad_of), 0),
         output: three(y[1..y.rank() - 1].iter().copied(), 1),
-        source: if conv.planar {
+        source: if conv.planar() {
             Source::Planar
         } else {
             Source::ChannelsLast { pixel_stride: channels }

@@ -4,14 +4,12 @@
 use std::{ops::Range, ptr};
 
 use ov_core::{
-    ElementType, Shape, Tensor,
+    ElementType, Tensor,
     op::{OpAttributes, OpError, OpResult},
 };
 
 use super::{
-    BindContext, Bound, Choice, Io, KernelEntry, NodeView, Pack, Reject, Step,
-    convolution::{pad_of, three},
-    cost,
+    BindContext, Bound, Choice, Io, KernelEntry, NodeView, Pack, Reject, Step, convolution, cost,
 };
 use crate::{
     gemm::{
@@ -22,10 +20,7 @@ use crate::{
         conv::{ConvParams, Source},
         int8::{ByteArgs, ByteConv, BytePacking},
     },
-    ops::{
-        integer::{IntegerConvolution, IntegerProduct, Port},
-        layout::to_last,
-    },
+    ops::integer::{IntegerConvolution, IntegerProduct, Port},
     simd::{Isa, activation::Activation},
 };
 
@@ -326,31 +321,8 @@ impl Tail {
 
 /// The convolution as plain integers.
 pub(super) fn params(cx: &BindContext<'_>) -> OpResult<ConvParams> {
-    let conv = conv_of(cx.op);
     let (x, w, y) = (cx.inputs[Port::X].shape, cx.inputs[Port::W].shape, cx.outputs[0].shape);
-    let x_last: Shape =
-        if conv.planar { to_last(x.rank()).iter().map(|a| x[*a]).collect() } else { x.clone() };
-    let spatial = &x_last[1..x.rank() - 1];
-    let windows = conv.windows(&w[2..], spatial)?;
-    let channels = x_last[x.rank() - 1];
-    Ok(ConvParams {
-        batch: x[0],
-        channels,
-        outputs: w[0],
-        groups: conv.groups.max(1) as usize,
-        input: three(spatial.iter().copied(), 1),
-        kernel: three(w[2..].iter().copied(), 1),
-        stride: three(windows.iter().map(|w| w.stride), 1),
-        dilation: three(windows.iter().map(|w| w.dilation), 1),
-        pad: three(windows.iter().map(pad_of), 0),
-        output: three(y[1..y.rank() - 1].iter().copied(), 1),
-        source: if conv.planar {
-            Source::Planar
-        } else {
-            Source::ChannelsLast { pixel_stride: channels }
-        },
-        output_stride: w[0],
-    })
+    convolution::params(conv_of(cx.op), x, w, y)
 }
 
 /// Operations of f32 that take as long as one of bytes.

@@ -61,7 +61,7 @@ fn check_with(
     let expected = reference::evaluate(model, inputs).expect("the reference runs");
     for isa in Isa::available().filter(|isa| !bf16 || isa.has_bf16()) {
         for threads in [1, 2] {
-            let compiled = compile(model, &Options { isa, bf16 }).expect("compiles");
+            let compiled = compile(model, &Options { isa, bf16, round: false }).expect("compiles");
             let len = compiled.weights.len();
             let mut section = AlignedBuffer::zeroed(len).expect("fits");
             compiled.weights.write(section.bytes_mut().expect("owned"));

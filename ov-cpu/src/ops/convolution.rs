@@ -3,15 +3,14 @@
 use ov_core::{
     PartialShape, Tensor, define_op,
     op::{
-        InferContext, InputInfo, Op, OpEntry, OpError, OpResult, OpRules, OutputType,
-        convolution::{Convolution, GroupConvolution},
-        present,
-        window::{AutoPad, Window},
+        InferContext, InputInfo, OpEntry, OpResult, OpRules, OutputType, convolution::Convolution,
+        present, window::AutoPad,
     },
 };
 
 use super::{
     activation,
+    fused::{Convolving, convolving, has_activation},
     layout::{permute, permute_shape, to_last, to_planar},
 };
 use crate::simd::activation::Activation;
@@ -45,64 +44,8 @@ define_op! {
     }
 }
 
-impl FusedConvolution {
-    /// The activation.
-    ///
-    /// # Errors
-    /// When the number is not known.
-    pub fn activation(&self) -> OpResult<Activation> {
-        activation::from_attributes(self.activation, &self.activation_params)
-    }
-
-    /// Sets the activation.
-    pub fn set_activation(&mut self, activation: Activation) {
-        (self.activation, self.activation_params) = activation::to_attributes(activation);
-    }
-
-    /// The windows over an input of these spatial extents, padding resolved.
-    ///
-    /// # Errors
-    /// When an attribute is not valid.
-    pub fn windows(&self, kernel: &[usize], input: &[usize]) -> OpResult<Vec<Window>> {
-        let windows = Window::from_attributes(
-            kernel,
-            &self.strides,
-            &self.dilations,
-            &self.pads_begin,
-            &self.pads_end,
-        )?;
-        Ok(windows.into_iter().zip(input).map(|(w, e)| w.padded(self.auto_pad, *e)).collect())
-    }
-
-    /// The same convolution on planar tensors, and the shape of its filters.
-    fn plain(&self, filters: &PartialShape) -> OpResult<(Box<dyn Op>, PartialShape)> {
-        let (strides, dilations) = (self.strides.clone(), self.dilations.clone());
-        let (pads_begin, pads_end, auto_pad) =
-            (self.pads_begin.clone(), self.pads_end.clone(), self.auto_pad);
-        if self.groups == 1 {
-            let op = Convolution { strides, dilations, pads_begin, pads_end, auto_pad };
-            return Ok((Box::new(op), filters.clone()));
-        }
-        let groups = usize::try_from(self.groups).ok().filter(|g| *g > 0);
-        let groups = groups.ok_or_else(|| OpError::Attribute {
-            name: "groups",
-            got: self.groups.to_string(),
-            expected: "at least 1".to_owned(),
-        })?;
-        let grouped = filters
-            .to_shape()
-            .filter(|s| s.rank() > 2 && s[0] % groups == 0)
-            .ok_or_else(|| OpError::Input {
-                index: 1,
-                got: filters.to_string(),
-                expected: format!("filters for {groups} groups"),
-            })?;
-        let mut dims = vec![groups, grouped[0] / groups];
-        dims.extend_from_slice(&grouped[1..]);
-        let op = GroupConvolution { strides, dilations, pads_begin, pads_end, auto_pad };
-        Ok((Box::new(op), ov_core::Shape::from(dims).into()))
-    }
-}
+has_activation!(FusedConvolution);
+convolving!(FusedConvolution);
 
 impl OpRules for FusedConvolution {
     fn infer(&self, cx: &InferContext<'_>) -> OpResult<Vec<OutputType>> {

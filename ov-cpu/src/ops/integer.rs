@@ -4,15 +4,13 @@ use ov_core::{
     ElementType, PartialShape, Tensor, define_op,
     op::{
         InferContext, InputInfo, Op, OpEntry, OpError, OpResult, OpRules, OutputType,
-        convolution::{Convolution, GroupConvolution},
-        matmul::MatMul,
-        present,
-        window::{AutoPad, Window},
+        convolution::Convolution, matmul::MatMul, present, window::AutoPad,
     },
 };
 
 use super::{
     activation,
+    fused::{Convolving, convolving, has_activation},
     layout::{permute, permute_shape, to_last, to_planar},
 };
 use crate::simd::activation::Activation;
@@ -43,29 +41,6 @@ impl Port {
     pub(crate) const OUTPUT_SCALE: usize = 7;
     /// Zero point of the output, one element of its type.
     pub(crate) const OUTPUT_ZERO: usize = 8;
-}
-
-macro_rules! fused_attributes {
-    ($op:ident) => {
-        impl $op {
-            /// The activation.
-            ///
-            /// # Errors
-            /// When the number is not known.
-            pub fn activation(&self) -> OpResult<Activation> {
-                activation::from_attributes(self.activation, &self.activation_params)
-            }
-
-            /// Sets the activation.
-            pub fn set_activation(&mut self, activation: Activation) {
-                (self.activation, self.activation_params) = activation::to_attributes(activation);
-            }
-
-            fn finish(&self, sums: &Tensor, inputs: &[Tensor]) -> OpResult<Tensor> {
-                finish(sums, inputs, self.activation()?, self.residual_after, self.output_type)
-            }
-        }
-    };
 }
 
 define_op! {
@@ -101,50 +76,12 @@ define_op! {
     }
 }
 
-fused_attributes!(IntegerConvolution);
+has_activation!(IntegerConvolution);
+convolving!(IntegerConvolution);
 
 impl IntegerConvolution {
-    /// The windows over an input of these spatial extents, padding resolved.
-    ///
-    /// # Errors
-    /// When an attribute is not valid.
-    pub fn windows(&self, kernel: &[usize], input: &[usize]) -> OpResult<Vec<Window>> {
-        let windows = Window::from_attributes(
-            kernel,
-            &self.strides,
-            &self.dilations,
-            &self.pads_begin,
-            &self.pads_end,
-        )?;
-        Ok(windows.into_iter().zip(input).map(|(w, e)| w.padded(self.auto_pad, *e)).collect())
-    }
-
     fn x_is_last(&self) -> bool {
         self.last && !self.planar
-    }
-
-    /// The same convolution of planar integers, and the shape of its filters.
-    fn plain(&self, filters: &PartialShape) -> OpResult<(Box<dyn Op>, PartialShape)> {
-        let (strides, dilations) = (self.strides.clone(), self.dilations.clone());
-        let (pads_begin, pads_end, auto_pad) =
-            (self.pads_begin.clone(), self.pads_end.clone(), self.auto_pad);
-        if self.groups == 1 {
-            let op = Convolution { strides, dilations, pads_begin, pads_end, auto_pad };
-            return Ok((Box::new(op), filters.clone()));
-        }
-        let groups = usize::try_from(self.groups).ok().filter(|g| *g > 0);
-        let shape = groups.and_then(|g| {
-            filters.to_shape().filter(|s| s.rank() > 2 && s[0].is_multiple_of(g)).map(|s| (g, s))
-        });
-        let (groups, shape) = shape.ok_or_else(|| OpError::Input {
-            index: Port::W,
-            got: filters.to_string(),
-            expected: format!("filters for {} groups", self.groups),
-        })?;
-        let mut dims = vec![groups, shape[0] / groups];
-        dims.extend_from_slice(&shape[1..]);
-        let op = GroupConvolution { strides, dilations, pads_begin, pads_end, auto_pad };
-        Ok((Box::new(op), ov_core::Shape::from(dims).into()))
     }
 }
 
@@ -182,7 +119,8 @@ impl OpRules for IntegerConvolution {
         let w = w.reshape(filters.to_shape().unwrap_or_default())?;
         let sums = op.evaluate(&[x, w])?;
         let sums = permute(&sums[0], &to_last(rank))?.to_contiguous();
-        let y = self.finish(&sums, inputs)?;
+        let finish = (self.activation()?, self.residual_after);
+        let y = finished(&sums, inputs, finish, self.output_type)?;
         Ok(vec![if self.last { y } else { permute(&y, &to_planar(rank))?.to_contiguous() }])
     }
 }
@@ -206,7 +144,7 @@ define_op! {
     }
 }
 
-fused_attributes!(IntegerProduct);
+has_activation!(IntegerProduct);
 
 impl IntegerProduct {
     fn product(&self) -> MatMul {
@@ -233,7 +171,8 @@ impl OpRules for IntegerProduct {
             if self.transpose_b { inputs[Port::W].shape().last().copied().unwrap_or(1) } else { 1 };
         let w = centred(inputs, Port::W, Port::W_ZERO, run)?;
         let sums = Op::evaluate(&self.product(), &[x, w])?;
-        Ok(vec![self.finish(&sums[0], inputs)?])
+        let finish = (self.activation()?, self.residual_after);
+        Ok(vec![finished(&sums[0], inputs, finish, self.output_type)?])
     }
 }
 
@@ -280,11 +219,10 @@ fn centred(inputs: &[Tensor], index: usize, zero: usize, run: usize) -> OpResult
 }
 
 /// What follows the sums, whose last axis is that of the output channels.
-fn finish(
+fn finished(
     sums: &Tensor,
     inputs: &[Tensor],
-    activation: Activation,
-    residual_after: bool,
+    (activation, residual_after): (Activation, bool),
     output_type: ElementType,
 ) -> OpResult<Tensor> {
     let list = |port: usize| -> OpResult<Vec<f64>> {

@@ -5,7 +5,7 @@ use ov_core::{
     op::{InferContext, OpEntry, OpResult, OpRules, OutputType, matmul::MatMul, present},
 };
 
-use super::activation;
+use super::{activation, fused::has_activation};
 use crate::simd::activation::Activation;
 
 define_op! {
@@ -25,20 +25,9 @@ define_op! {
     }
 }
 
+has_activation!(FullyConnected);
+
 impl FullyConnected {
-    /// The activation.
-    ///
-    /// # Errors
-    /// When the number is not known.
-    pub fn activation(&self) -> OpResult<Activation> {
-        activation::from_attributes(self.activation, &self.activation_params)
-    }
-
-    /// Sets the activation.
-    pub fn set_activation(&mut self, activation: Activation) {
-        (self.activation, self.activation_params) = activation::to_attributes(activation);
-    }
-
     fn product(&self) -> MatMul {
         MatMul { transpose_a: false, transpose_b: self.transpose_b }
     }

@@ -2,6 +2,7 @@
 
 pub(crate) mod activation;
 pub mod convolution;
+pub(crate) mod fused;
 pub mod integer;
 pub(crate) mod layout;
 pub mod matmul;

@@ -1,9 +1,9 @@
 //! Transposed convolution, channels last, with what follows it fused.
 
 use ov_core::{
-    PartialShape, Shape, Tensor, define_op,
+    PartialShape, Tensor, define_op,
     op::{
-        InferContext, InputInfo, Op, OpEntry, OpError, OpResult, OpRules, OutputType,
+        InferContext, InputInfo, Op, OpEntry, OpResult, OpRules, OutputType,
         convolution::{ConvolutionBackpropData, GroupConvolutionBackpropData},
         present,
         window::Window,
@@ -12,6 +12,7 @@ use ov_core::{
 
 use super::{
     activation,
+    fused::{grouped, has_activation},
     layout::{permute, permute_shape, to_last, to_planar},
 };
 use crate::simd::activation::Activation;
@@ -43,20 +44,9 @@ define_op! {
     }
 }
 
+has_activation!(FusedConvolutionTransposed);
+
 impl FusedConvolutionTransposed {
-    /// The activation.
-    ///
-    /// # Errors
-    /// When the number is not known.
-    pub fn activation(&self) -> OpResult<Activation> {
-        activation::from_attributes(self.activation, &self.activation_params)
-    }
-
-    /// Sets the activation.
-    pub fn set_activation(&mut self, activation: Activation) {
-        (self.activation, self.activation_params) = activation::to_attributes(activation);
-    }
-
     /// The same on planar tensors, without what is fused and without groups.
     #[must_use]
     pub fn plain(&self) -> ConvolutionBackpropData {
@@ -83,18 +73,7 @@ impl FusedConvolutionTransposed {
         if self.groups == 1 {
             return Ok((Box::new(self.plain()), filters.clone()));
         }
-        let groups = usize::try_from(self.groups).ok().filter(|g| *g > 0);
-        let grouped = filters.to_shape().filter(|s| s.rank() > 2);
-        let dims = groups.zip(grouped).filter(|(g, s)| s[0] % g == 0).map(|(g, s)| {
-            let mut dims = vec![g, s[0] / g];
-            dims.extend_from_slice(&s[1..]);
-            dims
-        });
-        let dims = dims.ok_or_else(|| OpError::Input {
-            index: 1,
-            got: filters.to_string(),
-            expected: format!("filters for {} groups", self.groups),
-        })?;
+        let filters = grouped(filters, self.groups)?;
         let ConvolutionBackpropData {
             strides,
             dilations,
@@ -111,7 +90,7 @@ impl FusedConvolutionTransposed {
             auto_pad,
             output_padding,
         };
-        Ok((Box::new(op), Shape::from(dims).into()))
+        Ok((Box::new(op), filters))
     }
 }
 

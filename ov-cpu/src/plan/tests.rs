@@ -22,7 +22,7 @@ use crate::{
 /// Compiles, writes the blob's sections, and binds what was written.
 pub(crate) fn executable(model: &Model, threads: usize) -> Arc<Executable> {
     let isa = Isa::detect();
-    let compiled = compile(model, &Options { isa, bf16: false }).expect("compiles");
+    let compiled = compile(model, &Options { isa, bf16: false, round: false }).expect("compiles");
     let mut section = AlignedBuffer::zeroed(compiled.weights.len()).expect("fits");
     let len = compiled.weights.len();
     compiled.weights.write(section.bytes_mut().expect("owned"));
@@ -111,7 +111,8 @@ fn a_cancelled_run_says_so_and_the_runner_stays_usable() {
 #[test]
 fn damaged_programs_are_refused() {
     let compiled =
-        compile(&chain([3, 5], 5), &Options { isa: Isa::detect(), bf16: false }).expect("compiles");
+        compile(&chain([3, 5], 5), &Options { isa: Isa::detect(), bf16: false, round: false })
+            .expect("compiles");
     let len = compiled.weights.len();
     assert!(decode(&compiled.plan, len).is_ok());
     for cut in 0..compiled.plan.len() {
