@@ -146,6 +146,9 @@ pub(crate) struct BenchArgs {
     /// Open loop: requests a second on a fixed schedule, latency from the intended start
     #[arg(long, value_name = "R", value_parser = positive)]
     pub(crate) rate: Option<f64>,
+    /// Keeps this model busy on the same device meanwhile, with `MODEL_PRIORITY` LOW
+    #[arg(long, value_name = "FILE|zoo:NAME", conflicts_with = "cold")]
+    pub(crate) beside: Option<String>,
     /// Fresh processes, each timed from its start to its first result
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) cold: Option<u32>,

@@ -45,6 +45,12 @@ pub(crate) struct Report {
     /// Intended starts a second, of an open loop.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub(crate) rate_per_s: Option<f64>,
+    /// Inferences a second of the model beside, while this one was measured.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(crate) beside_per_s: Option<f64>,
+    /// Inferences a second of the model beside, while nothing else ran.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub(crate) beside_alone_per_s: Option<f64>,
     /// From the start of the process to the first result, of a cold run.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub(crate) start_to_result_ms: Option<f64>,
@@ -146,6 +152,10 @@ pub(crate) fn describe(report: &Report) -> Table {
         row("intended rate", format!("{rate:.1} /s"));
     }
     row("requests", format!("{} ({})", report.nireq, report.mode));
+    if let (Some(beside), Some(alone)) = (report.beside_per_s, report.beside_alone_per_s) {
+        let share = 100.0 * beside / alone;
+        row("model beside", format!("{beside:.1} /s of {alone:.1} /s alone, {share:.0} %"));
+    }
     if let Some(private) = report.private_mb {
         row("memory of its own", format!("{private:.1} MiB"));
     }

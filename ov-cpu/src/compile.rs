@@ -15,7 +15,7 @@ use crate::{
 ///
 /// # Errors
 /// When a pass finds the model to be invalid.
-pub(crate) fn prepare(model: &Model, options: &Options) -> Result<Model> {
+pub(crate) fn prepare(model: &Model, options: Options) -> Result<Model> {
     let mut model = model.clone();
     ConvertPrecision { round: options.round }.run(&mut model)?;
     pass::simplify(&mut model)?;
@@ -45,6 +45,6 @@ pub struct Compiled {
 /// When the model is not valid or no kernel takes a node.
 pub fn compile(model: &Model, options: &Options) -> Result<Compiled> {
     let mut weights = Weights::default();
-    let program: Program = lower::lower(&prepare(model, options)?, options, &mut weights)?;
+    let program: Program = lower::lower(&prepare(model, *options)?, options, &mut weights)?;
     Ok(Compiled { plan: program::encode(&program)?, weights })
 }

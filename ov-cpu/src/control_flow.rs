@@ -8,10 +8,9 @@ use ov_core::{
         control_flow::{If, Loop, TensorIterator, condition},
         sequence::SequenceMap,
     },
-    plugin::CancelToken,
 };
 
-use crate::plan::Runner;
+use crate::{plan::Runner, priority::Control};
 
 /// The bodies of a control-flow operator, in the order in which [`run`] expects them.
 pub(crate) fn bodies(op: &dyn Op) -> Vec<&Model> {
@@ -36,7 +35,7 @@ pub(crate) fn run(
     op: &dyn Op,
     bodies: &mut [Runner],
     inputs: &[Tensor],
-    cancel: &CancelToken,
+    control: &Control<'_>,
 ) -> Result<Vec<Tensor>> {
     let mut run_body = |index: usize, arguments: &[Tensor]| -> OpResult<Vec<Tensor>> {
         let runner = bodies
@@ -45,7 +44,7 @@ pub(crate) fn run(
         let count = runner.executable().program().outputs.len();
         let mut outputs = vec![Tensor::absent(); count];
         runner
-            .run_checked(arguments, &mut outputs, cancel)
+            .run_checked(arguments, &mut outputs, control)
             .map_err(|e| OpError::Invalid(e.to_string()))?;
         Ok(outputs)
     };
@@ -61,7 +60,7 @@ pub(crate) fn run(
         Err(OpError::Unsupported(format!("{} with bodies", op.kind())))
     };
     results.map_err(|source| {
-        if cancel.is_canceled() {
+        if control.is_canceled() {
             return InferError::Canceled.into();
         }
         Error::from(InferError::Op { op: op.kind().to_string(), node: String::new(), source })

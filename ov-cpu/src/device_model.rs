@@ -18,6 +18,7 @@ use crate::{
     DEVICE_NAME,
     config::{self, CpuConfig},
     plan::{Executable, Runner, Target},
+    priority::Place,
     program::{self, WeightBytes},
     request::CpuRequest,
     team::Team,
@@ -35,6 +36,7 @@ pub(crate) struct CpuModel {
     exe: Arc<Executable>,
     teams: Vec<Arc<Team>>,
     next_stream: AtomicUsize,
+    place: Arc<Place>,
 }
 
 impl CpuModel {
@@ -86,6 +88,7 @@ impl CpuModel {
         }
         let teams =
             (0..config.streams).map(|s| teams::of_stream(&config, s)).collect::<Result<_>>()?;
+        let place = Place::new(config.priority);
         Ok(Self {
             blob,
             name: meta.model_name,
@@ -95,6 +98,7 @@ impl CpuModel {
             exe,
             teams,
             next_stream: AtomicUsize::new(0),
+            place,
         })
     }
 }
@@ -145,7 +149,7 @@ impl DeviceModel for CpuModel {
             Arc::clone(&self.teams[stream]),
             self.config.profiling,
         );
-        Ok(Box::new(CpuRequest::new(runner, &self.inputs, &self.outputs)?))
+        Ok(Box::new(CpuRequest::new(runner, Arc::clone(&self.place), &self.inputs, &self.outputs)?))
     }
 
     fn blob(&self) -> Option<&Blob> {

@@ -19,6 +19,7 @@ pub mod ops;
 pub mod plan;
 mod plugin;
 mod pool;
+pub mod priority;
 pub mod program;
 mod request;
 pub mod simd;

@@ -141,7 +141,7 @@ impl Plugin for CpuPlugin {
     ) -> Result<Vec<NodeSupport>> {
         let config = CpuConfig::resolve(properties, &self.topology)?;
         let options = config.options();
-        lower::query(&compile::prepare(model, &options)?, &options)
+        lower::query(&compile::prepare(model, options)?, &options)
     }
 
     fn cache_key(&self, properties: &PropertyMap, key: &mut dyn DigestSink) -> Result<bool> {

@@ -1,5 +1,7 @@
 //! A request: tensors of its own and a runner.
 
+use std::sync::Arc;
+
 use ov_core::{
     ElementType, Tensor,
     error::{InferError, Result},
@@ -7,12 +9,16 @@ use ov_core::{
     profiling::{NodeProfile, NodeStatus},
 };
 
-use crate::plan::Runner;
+use crate::{
+    plan::Runner,
+    priority::{Control, Place},
+};
 
 /// One inference at a time on one stream.
 #[derive(Debug)]
 pub(crate) struct CpuRequest {
     runner: Runner,
+    place: Arc<Place>,
     ports: Vec<PortInfo>,
     output_ports: Vec<PortInfo>,
     inputs: Vec<Tensor>,
@@ -27,6 +33,7 @@ pub(crate) struct CpuRequest {
 impl CpuRequest {
     pub(crate) fn new(
         mut runner: Runner,
+        place: Arc<Place>,
         inputs: &[PortInfo],
         outputs: &[PortInfo],
     ) -> Result<Self> {
@@ -46,6 +53,7 @@ impl CpuRequest {
         let set = input_tensors.iter().map(|t| !t.is_absent()).collect();
         Ok(Self {
             runner,
+            place,
             set,
             ports: inputs.to_vec(),
             output_ports: outputs.to_vec(),
@@ -96,7 +104,8 @@ impl SyncRequest for CpuRequest {
                 InferError::NotSet { port: port.name.clone(), expected: port.type_text() }.into()
             );
         }
-        self.runner.run(&self.inputs, &mut self.outputs, &self.owned_by_caller, cancel)?;
+        let control = Control::new(cancel).with_turn(self.place.turn());
+        self.runner.run(&self.inputs, &mut self.outputs, &self.owned_by_caller, &control)?;
         self.ran = true;
         Ok(())
     }

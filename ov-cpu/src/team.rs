@@ -182,6 +182,11 @@ fn next_generation(shared: &Shared, seen: u32) -> u32 {
 
 /// Polls until `done`, after a while letting other threads run in between.
 fn wait(done: impl Fn() -> bool) {
+    wait_or(done, thread::yield_now);
+}
+
+/// Polls until `done`, after a while calling `idle` in between.
+fn wait_or(done: impl Fn() -> bool, idle: impl Fn()) {
     let mut start: Option<Instant> = None;
     loop {
         for _ in 0..POLLS {
@@ -191,7 +196,7 @@ fn wait(done: impl Fn() -> bool) {
             std::hint::spin_loop();
         }
         if start.get_or_insert_with(Instant::now).elapsed() > YIELD_AFTER {
-            thread::yield_now();
+            idle();
         }
     }
 }
@@ -226,14 +231,24 @@ impl Barrier {
     /// Waits until every thread is here; false when the barrier was broken.
     #[must_use]
     pub fn wait(&self) -> bool {
+        self.wait_or(|| {})
+    }
+
+    /// As [`Barrier::wait`]; a thread that waits for long calls `idle`, which may sleep, between looks.
+    #[must_use]
+    pub(crate) fn wait_or(&self, idle: impl Fn()) -> bool {
         let generation = self.generation.0.load(Ordering::Relaxed);
         if self.arrived.0.fetch_add(1, Ordering::AcqRel) + 1 == self.threads {
             self.arrived.0.store(0, Ordering::Relaxed);
             self.generation.0.store(generation.wrapping_add(1), Ordering::Release);
         } else {
-            wait(|| {
+            let done = || {
                 self.generation.0.load(Ordering::Acquire) != generation
                     || self.broken.load(Ordering::Relaxed)
+            };
+            wait_or(done, || {
+                idle();
+                thread::yield_now();
             });
         }
         !self.broken.load(Ordering::Acquire)

@@ -5,7 +5,10 @@ use std::{
     time::Duration,
 };
 
-use ov_core::error::{DeviceError, Result};
+use ov_core::{
+    error::{DeviceError, Result},
+    property::hint::Priority,
+};
 
 use crate::{DEVICE_NAME, config::CpuConfig, team::Team, topology::Topology};
 
@@ -15,6 +18,8 @@ struct Key {
     threads: usize,
     spin: Duration,
     pin: Vec<usize>,
+    /// A model of one class does not wait for the threads of another.
+    priority: Priority,
 }
 
 static TEAMS: Mutex<Vec<(Key, Weak<Team>)>> = Mutex::new(Vec::new());
@@ -32,7 +37,7 @@ pub(crate) fn of_stream(config: &CpuConfig, stream: usize) -> Result<Arc<Team>> 
     } else {
         Vec::new()
     };
-    let key = Key { stream, threads, spin: config.spin(), pin };
+    let key = Key { stream, threads, spin: config.spin(), pin, priority: config.priority };
     let mut teams = TEAMS.lock().unwrap_or_else(PoisonError::into_inner);
     teams.retain(|(_, team)| team.strong_count() > 0);
     if let Some(team) = teams.iter().find(|(k, _)| *k == key).and_then(|(_, t)| t.upgrade()) {

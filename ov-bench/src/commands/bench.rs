@@ -16,7 +16,7 @@ use ov_core::{
 
 use crate::{
     args::{Api, BenchArgs, Hint},
-    commands::Place,
+    commands::{Place, beside::Neighbour},
     devices, inputs,
     load::{self, Reference},
     plot, process,
@@ -113,11 +113,17 @@ fn measure(args: &BenchArgs, name: &str) -> Result<()> {
             request.infer()?;
         }
     }
+    let neighbour =
+        args.beside.as_ref().map(|model| Neighbour::start(&place, model)).transpose()?;
     let (run, mode) = match (args.rate, api) {
         (Some(rate), _) => (sampler::open_loop(&mut requests, rate, limit, watch)?, "open"),
         (None, Api::Async) => (sampler::closed_async(&mut requests, limit, once, watch)?, "async"),
         (None, Api::Sync) => (sampler::closed_sync(&mut requests[0], limit, once, watch)?, "sync"),
     };
+    if let Some(neighbour) = neighbour {
+        report.beside_alone_per_s = Some(neighbour.alone_per_s);
+        report.beside_per_s = Some(neighbour.finish()?);
+    }
     report.set_summary(Summary::of(&run.latency_us));
     report.throughput_per_s = run.throughput();
     report.nireq = requests.len();

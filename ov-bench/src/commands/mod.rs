@@ -1,6 +1,7 @@
 //! The commands, one file each.
 
 pub(crate) mod bench;
+pub(crate) mod beside;
 pub(crate) mod cache;
 pub(crate) mod compile;
 pub(crate) mod conformance;

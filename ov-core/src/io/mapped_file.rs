@@ -1,6 +1,12 @@
 //! A file as memory.
 
-use std::{fs::File, io, ops::Deref, path::Path};
+use std::{
+    fs::File,
+    io,
+    ops::Deref,
+    path::Path,
+    sync::{Mutex, PoisonError},
+};
 
 use bytes::Bytes;
 use memmap2::Mmap;
@@ -50,6 +56,7 @@ impl MappedFile {
         {
             tracing::debug!(error = %e, "no huge pages for a mapped file");
         }
+        maps().push((map.as_ptr().addr(), map.len()));
         Ok(Self { map: Some(map) })
     }
 
@@ -57,6 +64,30 @@ impl MappedFile {
     #[must_use]
     pub fn into_bytes(self) -> Bytes {
         Bytes::from_owner(self)
+    }
+}
+
+impl Drop for MappedFile {
+    fn drop(&mut self) {
+        if let Some(map) = &self.map {
+            maps().retain(|(start, _)| *start != map.as_ptr().addr());
+        }
+    }
+}
+
+/// Address and length of every mapped file.
+static MAPS: Mutex<Vec<(usize, usize)>> = Mutex::new(Vec::new());
+
+fn maps() -> std::sync::MutexGuard<'static, Vec<(usize, usize)>> {
+    MAPS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Says that `bytes` will not be read soon: where they are part of a mapped file, its whole pages among them leave this
+/// process's memory, to come back from the page cache when they are read again. Other memory is left alone.
+pub fn release(bytes: &[u8]) {
+    let (start, end) = (bytes.as_ptr().addr(), bytes.as_ptr().addr() + bytes.len());
+    if maps().iter().any(|(from, len)| *from <= start && end <= from + len) {
+        super::system::forget_pages(bytes);
     }
 }
 
@@ -91,5 +122,22 @@ mod tests {
         assert_eq!(MappedFile::open(&path).expect("mapped").into_bytes().len(), 0);
         assert!(MappedFile::open(dir.path()).is_err());
         assert!(MappedFile::open(&dir.path().join("missing")).is_err());
+    }
+
+    #[test]
+    fn released_pages_come_back_and_the_heap_stays_as_it_is() {
+        let content: Vec<u8> = (0..40_000u32).map(|i| i as u8 ^ (i >> 8) as u8).collect();
+        let dir = tempfile::tempdir().expect("temporary folder");
+        let path = dir.path().join("a");
+        std::fs::write(&path, &content).expect("written");
+        let map = MappedFile::open(&path).expect("mapped").into_bytes();
+        for part in [&content[..], &map[..], &map[17..39_001], &map[5..6], &map[9..9]] {
+            release(part);
+        }
+        assert_eq!(map, content);
+        drop(map);
+        let heap = vec![7u8; 40_000];
+        release(&heap);
+        assert!(heap.iter().all(|b| *b == 7));
     }
 }

@@ -11,7 +11,7 @@ mod system;
 pub use background::BackgroundThread;
 pub use external::ExternalFiles;
 pub use huge_buffer::HugeBuffer;
-pub use mapped_file::MappedFile;
+pub use mapped_file::{MappedFile, release};
 pub use memory::memory_limit;
 pub use system::{
     FileSystem, file_system, free_bytes, populate, reserve_space, user, yield_to_others,

@@ -132,6 +132,30 @@ pub fn populate(bytes: &[u8]) {
     let _unused = bytes;
 }
 
+/// Takes the whole pages within `bytes` out of the page tables. They must be of a file that is mapped read-only: their
+/// content comes back from there.
+pub(super) fn forget_pages(bytes: &[u8]) {
+    #[cfg(target_os = "linux")]
+    {
+        let first = bytes.as_ptr().addr().next_multiple_of(PAGE);
+        let end = (bytes.as_ptr().addr() + bytes.len()) & !(PAGE - 1);
+        if first >= end {
+            return;
+        }
+        // SAFETY: the pages are mapped, as `bytes` lies in them, and of a file that nobody writes through this mapping,
+        // so that what is read next is what was there.
+        unsafe {
+            libc::madvise(
+                bytes.as_ptr().with_addr(first).cast_mut().cast(),
+                end - first,
+                libc::MADV_DONTNEED,
+            );
+        }
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _unused = bytes;
+}
+
 /// Enters the whole pages within a range of writable anonymous memory into the page tables.
 ///
 /// # Safety

@@ -20,7 +20,7 @@ use ov_core::{
 };
 
 use crate::{
-    nodes::{self, InputDesc, NodeView},
+    nodes::{self, InputDesc, NodeView, Pack},
     program::{Constant, NodeDesc, Port, Program, ValueDesc, ValueId, Weights},
     simd::Isa,
 };
@@ -187,6 +187,7 @@ impl Lowering<'_> {
         let tensor = tensor.to_contiguous();
         Constant::Stored(self.weights.reserve(tensor.byte_len(), move |bytes| {
             bytes.copy_from_slice(tensor.unaligned_bytes());
+            ov_core::io::release(tensor.unaligned_bytes());
         }))
     }
 
@@ -207,8 +208,20 @@ impl Lowering<'_> {
             node: node.name().to_owned(),
             reasons,
         })?;
-        let packed =
-            choice.packed.into_iter().map(|p| self.weights.reserve(p.len, p.fill)).collect();
+        let sources: Vec<Tensor> =
+            choice.consumed.iter().filter_map(|i| inputs.get(*i)?.constant).cloned().collect();
+        let packed = choice
+            .packed
+            .into_iter()
+            .map(|Pack { len, fill }| {
+                let sources = sources.clone();
+                self.weights.reserve(len, move |bytes| {
+                    fill(bytes);
+                    // What is packed is not read again: pages of a mapped file need not add to the peak of memory.
+                    sources.iter().for_each(|t| ov_core::io::release(t.unaligned_bytes()));
+                })
+            })
+            .collect();
         let inputs = node
             .inputs()
             .iter()
@@ -236,7 +249,7 @@ impl Lowering<'_> {
         crate::control_flow::bodies(op)
             .into_iter()
             .map(|body| {
-                lower(&crate::compile::prepare(body, self.options)?, self.options, self.weights)
+                lower(&crate::compile::prepare(body, *self.options)?, self.options, self.weights)
             })
             .collect()
     }

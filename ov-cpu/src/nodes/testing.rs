@@ -15,6 +15,7 @@ use crate::{
     kernels::testing::values,
     lower::Options,
     plan::{Executable, Runner, Target},
+    priority::Control,
     program::{WeightBytes, decode},
     simd::Isa,
     team::Team,
@@ -75,7 +76,7 @@ fn check_with(
             let mut outputs = vec![Tensor::absent(); expected.len()];
             for round in 0..2 {
                 runner
-                    .run(inputs, &mut outputs, &[], &CancelToken::new())
+                    .run(inputs, &mut outputs, &[], &Control::new(&CancelToken::new()))
                     .unwrap_or_else(|e| panic!("{what} {isa}: {e}"));
                 for (i, (got, expected)) in outputs.iter().zip(&expected).enumerate() {
                     if let Err(e) = ov_core::testing::compare(got, expected, tolerance, tolerance) {

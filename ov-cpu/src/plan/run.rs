@@ -11,7 +11,6 @@ use ov_core::{
     ElementType, Shape, Tensor,
     error::{InferError, Result},
     op::OpError,
-    plugin::CancelToken,
 };
 
 use super::{
@@ -20,6 +19,7 @@ use super::{
 };
 use crate::{
     nodes::{Io, LentInput, Results, evaluate_lent},
+    priority::Control,
     simd::denormals::FlushDenormals,
     team::{Barrier, Team},
 };
@@ -118,13 +118,13 @@ impl Runner {
     /// memory and are never replaced.
     ///
     /// # Errors
-    /// When an operator refuses shapes or values, a fixed output does not fit, memory is short, or `cancel` was set.
+    /// When an operator refuses shapes or values, a fixed output does not fit, memory is short, or the inference was cancelled.
     pub fn run(
         &mut self,
         inputs: &[Tensor],
         outputs: &mut [Tensor],
         fixed: &[bool],
-        cancel: &CancelToken,
+        control: &Control<'_>,
     ) -> Result<()> {
         let mut plan = self.plan(inputs)?;
         if let Some(profile) = &mut self.profile {
@@ -132,9 +132,9 @@ impl Runner {
         }
         let mut stage = 0;
         loop {
-            self.run_stage(stage, &plan, inputs, outputs, fixed, cancel)?;
+            self.run_stage(stage, &plan, inputs, outputs, fixed, control)?;
             let Some(tail) = &plan.tail else { return Ok(()) };
-            self.run_tail(stage, tail, inputs, cancel)?;
+            self.run_tail(stage, tail, inputs, control)?;
             let made: Vec<(ElementType, Shape)> = self.frames[stage]
                 .tail
                 .iter()
@@ -151,7 +151,7 @@ impl Runner {
         &mut self,
         inputs: &[Tensor],
         outputs: &mut [Tensor],
-        cancel: &CancelToken,
+        control: &Control<'_>,
     ) -> Result<()> {
         let program = &self.exe.program;
         if inputs.len() != program.inputs.len() {
@@ -178,7 +178,7 @@ impl Runner {
             }
             contiguous.push(tensor.to_contiguous());
         }
-        self.run(&contiguous, outputs, &[], cancel)
+        self.run(&contiguous, outputs, &[], control)
     }
 
     fn run_stage(
@@ -188,7 +188,7 @@ impl Runner {
         inputs: &[Tensor],
         outputs: &mut [Tensor],
         fixed: &[bool],
-        cancel: &CancelToken,
+        control: &Control<'_>,
     ) -> Result<()> {
         self.frame(stage, plan)?;
         let threads = self.team.threads();
@@ -232,7 +232,7 @@ impl Runner {
             }
         }
         let region =
-            Region { plan, frame, barrier: &self.barrier, cancel, failure: Mutex::new(None) };
+            Region { plan, frame, barrier: &self.barrier, control, failure: Mutex::new(None) };
         let mut done = false;
         self.barrier.reset();
         if let Some(profile) = &mut self.profile {
@@ -279,9 +279,10 @@ impl Runner {
         stage: usize,
         tail: &Tail,
         model_inputs: &[Tensor],
-        cancel: &CancelToken,
+        control: &Control<'_>,
     ) -> Result<()> {
-        if cancel.is_canceled() {
+        control.hold_back();
+        if control.is_canceled() {
             return Err(InferError::Canceled.into());
         }
         let start = Instant::now();
@@ -338,7 +339,7 @@ impl Runner {
                 &*self.exe.node(tail.node).op,
                 &mut self.bodies[at].1,
                 &arguments,
-                cancel,
+                control,
             )?
         };
         if results.len() < self.exe.node(tail.node).outputs.len() {
@@ -400,7 +401,7 @@ struct Region<'a> {
     plan: &'a Plan,
     frame: &'a Frame,
     barrier: &'a Barrier,
-    cancel: &'a CancelToken,
+    control: &'a Control<'a>,
     failure: Mutex<Option<(Option<usize>, Failure)>>,
 }
 
@@ -413,10 +414,14 @@ impl Region<'_> {
     fn work(&self, thread: usize, threads: usize) {
         let _flush = FlushDenormals::new();
         for (index, step) in self.plan.steps.iter().enumerate() {
-            if threads > 1 && step.sync && !self.barrier.wait() {
+            // One thread decides for all: the others wait for it in the barrier.
+            if thread == 0 && (threads == 1 || step.sync) {
+                self.control.hold_back();
+            }
+            if threads > 1 && step.sync && !self.barrier.wait_or(|| self.control.hold_back()) {
                 return;
             }
-            if thread == 0 && self.cancel.is_canceled() {
+            if thread == 0 && self.control.is_canceled() {
                 self.fail(None, Failure::Canceled);
                 return;
             }
@@ -483,7 +488,8 @@ impl Region<'_> {
     /// Runs step by step, each alone between two looks at the clock.
     fn run_timed(&self, team: &Team, profile: &mut Vec<StepTime>) {
         for (index, step) in self.plan.steps.iter().enumerate() {
-            if self.cancel.is_canceled() {
+            self.control.hold_back();
+            if self.control.is_canceled() {
                 return self.fail(None, Failure::Canceled);
             }
             let threads = team.threads();

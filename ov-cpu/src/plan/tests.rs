@@ -14,6 +14,7 @@ use super::{Executable, Runner, Target};
 use crate::{
     compile::compile,
     lower::Options,
+    priority::Control,
     program::{WeightBytes, decode},
     simd::Isa,
     team::Team,
@@ -76,7 +77,12 @@ fn programs_give_what_the_reference_gives() {
             for shape in shapes {
                 let x = ramp(&shape);
                 runner
-                    .run(std::slice::from_ref(&x), &mut outputs, &[], &CancelToken::new())
+                    .run(
+                        std::slice::from_ref(&x),
+                        &mut outputs,
+                        &[],
+                        &Control::new(&CancelToken::new()),
+                    )
                     .expect("runs");
                 let expected = reference::evaluate(&model, &[x]).expect("runs");
                 for (got, expected) in outputs.iter().zip(&expected) {
@@ -92,9 +98,11 @@ fn outputs_are_written_where_they_are() {
     let mut runner = runner(&chain([64], 3), 1);
     let mut outputs = vec![Tensor::absent(); 3];
     let x = ramp(&[64]);
-    runner.run(std::slice::from_ref(&x), &mut outputs, &[], &CancelToken::new()).expect("runs");
+    runner
+        .run(std::slice::from_ref(&x), &mut outputs, &[], &Control::new(&CancelToken::new()))
+        .expect("runs");
     let addresses: Vec<_> = outputs.iter().map(Tensor::as_ptr).collect();
-    runner.run(&[x], &mut outputs, &[], &CancelToken::new()).expect("runs");
+    runner.run(&[x], &mut outputs, &[], &Control::new(&CancelToken::new())).expect("runs");
     assert_eq!(addresses, outputs.iter().map(Tensor::as_ptr).collect::<Vec<_>>());
 }
 
@@ -103,9 +111,10 @@ fn a_cancelled_run_says_so_and_the_runner_stays_usable() {
     let mut runner = runner(&chain([8], 3), 2);
     let mut outputs = vec![Tensor::absent(); 3];
     let x = ramp(&[8]);
-    let canceled = runner.run(std::slice::from_ref(&x), &mut outputs, &[], &canceled());
+    let canceled =
+        runner.run(std::slice::from_ref(&x), &mut outputs, &[], &Control::new(&canceled()));
     assert!(canceled.expect_err("canceled").to_string().contains("cancel"));
-    runner.run(&[x], &mut outputs, &[], &CancelToken::new()).expect("runs");
+    runner.run(&[x], &mut outputs, &[], &Control::new(&CancelToken::new())).expect("runs");
 }
 
 #[test]
@@ -158,7 +167,7 @@ fn branches_run_as_programs_of_their_own() {
     let mut outputs = vec![Tensor::absent(); 3];
     for condition in [true, false, true] {
         let inputs = [Tensor::from_bools([], &[condition]).expect("fits"), ramp(&[6])];
-        runner.run(&inputs, &mut outputs, &[], &CancelToken::new()).expect("runs");
+        runner.run(&inputs, &mut outputs, &[], &Control::new(&CancelToken::new())).expect("runs");
         let expected = reference::evaluate(&m, &inputs).expect("runs");
         for (got, expected) in outputs.iter().zip(&expected) {
             ov_core::testing::compare(got, expected, 1e-6, 1e-6).expect("equal");
