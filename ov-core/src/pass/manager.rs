@@ -6,8 +6,8 @@ use std::{
 };
 
 use super::{
-    CANONICAL, CommonSubexpressions, ConstantFolding, DeadCode, FUSIONS, Pass, RewritePass,
-    ShapeFolding,
+    BodyInvariants, CANONICAL, CommonSubexpressions, ConstantFolding, DeadCode, FUSIONS, Pass,
+    RewritePass, ShapeFolding,
 };
 use crate::{error::Result, model::Model};
 
@@ -104,6 +104,7 @@ impl PassManager {
             .with(DeadCode)
             .with(ShapeFolding)
             .with(ConstantFolding::default())
+            .with(BodyInvariants)
             .with(RewritePass::new("canonical forms", CANONICAL))
             .with(CommonSubexpressions)
             .with(RewritePass::new("fusions", FUSIONS))

@@ -1,5 +1,6 @@
 //! Graph passes: device-independent simplification of a model, in one fixed order that can be read here.
 
+mod body_invariants;
 mod common_subexpression;
 mod constant_folding;
 mod convert_precision;
@@ -14,6 +15,7 @@ mod testing;
 #[cfg(test)]
 mod tests;
 
+pub use body_invariants::BodyInvariants;
 pub use common_subexpression::CommonSubexpressions;
 pub use constant_folding::{ConstantFolding, FOLD_LIMIT};
 pub use convert_precision::ConvertPrecision;

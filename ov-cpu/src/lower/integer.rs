@@ -70,6 +70,7 @@ pub(crate) fn integers(model: &mut Model) -> Result<bool> {
             integer(model, id)?;
         }
     }
+    model.remove_dead();
     for id in model.topological_order()? {
         if model.get(id).is_some() {
             expand(model, id)?;

@@ -99,15 +99,17 @@ impl Centred {
         Ok(Self { signed: bytes.element_type() == ElementType::I8, bytes, zeros })
     }
 
-    /// Weight number `at`, which belongs to `output`.
-    #[inline(always)]
-    pub(super) fn get(&self, at: usize, output: usize) -> i32 {
-        let byte = self.bytes.bytes()[at];
-        let value = if self.signed { i32::from(byte.cast_signed()) } else { i32::from(byte) };
-        match self.zeros.len() {
-            0 => value,
-            1 => value - self.zeros[0],
-            _ => value - self.zeros[output],
+    /// Reads weight number `at`, which belongs to `output`.
+    pub(super) fn reader(&self) -> impl Fn(usize, usize) -> i32 + '_ {
+        let (bytes, zeros, signed) = (self.bytes.bytes(), &self.zeros[..], self.signed);
+        move |at, output| {
+            let value =
+                if signed { i32::from(bytes[at].cast_signed()) } else { i32::from(bytes[at]) };
+            match zeros {
+                [] => value,
+                [zero] => value - zero,
+                _ => value - zeros[output],
+            }
         }
     }
 
@@ -121,7 +123,8 @@ impl Centred {
             return Err("takes one zero point of weights, or one per output".into());
         }
         let len = self.bytes.len();
-        let fits = |at: usize| i8::try_from(self.get(at, index(at))).is_ok();
+        let weight = self.reader();
+        let fits = |at: usize| i8::try_from(weight(at, index(at))).is_ok();
         let as_they_are = self.signed && self.zeros.iter().all(|z| *z == 0);
         Ok(!(as_they_are || (0..len).all(fits)))
     }
@@ -162,7 +165,8 @@ fn select_conv(view: &NodeView<'_>) -> Result<Choice, Reject> {
     let per_output = (channels * taps).max(1);
     let shifted = weights.shifted(w[0], |at| at / per_output)?;
     let pack = pack_all(packing.len(), w[0], shifted, move |data, sums, shifts| {
-        let weight = |o: usize, c: usize, t: usize| weights.get((o * channels + c) * taps + t, o);
+        let read = weights.reader();
+        let weight = |o: usize, c: usize, t: usize| read((o * channels + c) * taps + t, o);
         packing.pack(weight, data, sums, shifts);
     });
     Ok(Choice { params: vec![i64::from(shifted)], packed: vec![pack], consumed: vec![Port::W] })
@@ -201,9 +205,9 @@ fn select_product(view: &NodeView<'_>) -> Result<Choice, Reject> {
     let shifted =
         weights.shifted(n, |at| if transposed { at / k.max(1) } else { at % n.max(1) })?;
     let pack = pack_all(packing.len(), n, shifted, move |data, sums, shifts| {
-        let weight = |o: usize, c: usize, _: usize| {
-            weights.get(if transposed { o * k + c } else { c * n + o }, o)
-        };
+        let read = weights.reader();
+        let weight =
+            |o: usize, c: usize, _: usize| read(if transposed { o * k + c } else { c * n + o }, o);
         packing.pack(weight, data, sums, shifts);
     });
     Ok(Choice { params: vec![i64::from(shifted)], packed: vec![pack], consumed: vec![Port::W] })

@@ -54,8 +54,9 @@ fn select_quads(view: &NodeView<'_>) -> Result<Choice, Reject> {
     }
     let len = quads::packed_len(channels, taps);
     let pack = pack_all(len, channels, false, move |data, sums, _| {
+        let read = weights.reader();
         // Checked above to fit.
-        let weight = |c: usize, t: usize| weights.get(c * taps + t, c) as i8;
+        let weight = |c: usize, t: usize| read(c * taps + t, c) as i8;
         quads::pack((channels, taps), weight, data, sums);
     });
     Ok(Choice { params: Vec::new(), packed: vec![pack], consumed: vec![Port::W] })
@@ -128,9 +129,10 @@ fn select_depthwise(view: &NodeView<'_>) -> Result<Choice, Reject> {
     weights.shifted(w[0], |at| at / taps.max(1))?;
     let channels = w[0];
     let pack = Pack::f32s(taps * channels, move |out| {
+        let read = weights.reader();
         for (i, v) in out.iter_mut().enumerate() {
             let (t, c) = (i / channels, i % channels);
-            *v = weights.get(c * taps + t, c) as f32;
+            *v = read(c * taps + t, c) as f32;
         }
     });
     Ok(Choice { params: Vec::new(), packed: vec![pack], consumed: vec![Port::W] })

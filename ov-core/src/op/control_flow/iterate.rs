@@ -96,6 +96,17 @@ impl Loop {
         )
     }
 
+    /// Sets the port maps.
+    pub(crate) fn set_ports(&mut self, ports: &LoopPorts) {
+        [
+            self.sliced_inputs,
+            self.merged_inputs,
+            self.invariant_inputs,
+            self.body_outputs,
+            self.concat_outputs,
+        ] = ports.write();
+    }
+
     fn iteration(&self) -> OpResult<Iteration<'_>> {
         Ok(Iteration {
             body: &self.body,
@@ -129,6 +140,17 @@ impl TensorIterator {
             &self.body_outputs,
             &self.concat_outputs,
         )
+    }
+
+    /// Sets the port maps.
+    pub(crate) fn set_ports(&mut self, ports: &LoopPorts) {
+        [
+            self.sliced_inputs,
+            self.merged_inputs,
+            self.invariant_inputs,
+            self.body_outputs,
+            self.concat_outputs,
+        ] = ports.write();
     }
 
     fn iteration(&self) -> OpResult<Iteration<'_>> {

@@ -144,6 +144,24 @@ impl LoopPorts {
         Ok(ports)
     }
 
+    /// The lists that [`LoopPorts::read`] takes: sliced, merged and invariant inputs, last and concatenated outputs.
+    pub(super) fn write(&self) -> [Vec<i64>; 5] {
+        let n = |v: usize| v as i64;
+        let slice = |s: &SlicePort| {
+            [n(s.input), n(s.parameter), s.axis, s.start, s.end, s.stride, s.part_size]
+        };
+        // Where the pieces of an output start and end follows from their number.
+        let concat =
+            |c: &ConcatPort| [n(c.output), n(c.result), c.axis, 0, -1, c.stride, c.part_size];
+        [
+            self.sliced.iter().flat_map(slice).collect(),
+            self.merged.iter().flat_map(|m| [m.input, m.parameter, m.result].map(n)).collect(),
+            self.invariant.iter().flat_map(|(i, p)| [n(*i), n(*p)]).collect(),
+            self.last.iter().flat_map(|(o, r)| [n(*o), n(*r)]).collect(),
+            self.concat.iter().flat_map(concat).collect(),
+        ]
+    }
+
     /// Number of outputs of the operator.
     ///
     /// # Errors

@@ -47,30 +47,30 @@ impl ByteLayout {
         self.panels
     }
 
-    /// Packs `weight(k, n)`, weights less their zero points, to `out`, with the sum of each column to `sums` and what
+    /// Packs what `column(n, …)` writes, the k weights of a column less their zero points, to `out`, with the sum of each column to `sums` and what
     /// was taken from its weights to `shifts`, if that is not empty.
     ///
     /// # Panics
     /// If a slice is too short or the weights of a column span more than 256 values.
     pub(crate) fn pack(
         &self,
-        weight: impl Fn(usize, usize) -> i32,
+        column: impl Fn(usize, &mut [i32]),
         out: &mut [i8],
         sums: &mut [i32],
         shifts: &mut [i32],
     ) {
-        let (k, n) = (self.k, self.panels.n());
+        let n = self.panels.n();
+        let mut weights = vec![0; self.k];
         for p in self.panels.all_panels() {
             let panel = self.panels.panel(p);
             let packed = &mut out[panel.offset * 4..][..self.panels.k() * panel.width * 4];
             packed.fill(0);
             for j in 0..panel.cols {
                 let col = panel.col + j;
-                let shift =
-                    if shifts.is_empty() { 0 } else { shift_of((0..k).map(|i| weight(i, col))) };
+                column(col, &mut weights);
+                let shift = if shifts.is_empty() { 0 } else { shift_of(weights.iter().copied()) };
                 let mut sum = 0i32;
-                for i in 0..k {
-                    let w = weight(i, col);
+                for (i, w) in weights.iter().copied().enumerate() {
                     sum = sum.wrapping_add(w);
                     packed[((i / 4) * panel.width + j) * 4 + i % 4] =
                         i8::try_from(w - shift).expect("the weights of a column span 256 values");

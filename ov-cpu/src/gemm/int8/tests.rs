@@ -19,7 +19,12 @@ fn every_tile_gives_exact_sums() {
                 .map(|b| if b % 3 == 0 { 127 } else { i32::from(*b as i8) })
                 .collect();
             let (mut packed, mut sums) = (vec![0; layout.len()], vec![0; n]);
-            layout.pack(|i, j| w[i * n + j], &mut packed, &mut sums, &mut []);
+            layout.pack(
+                |j, column| column.iter_mut().enumerate().for_each(|(i, v)| *v = w[i * n + j]),
+                &mut packed,
+                &mut sums,
+                &mut [],
+            );
             for (j, sum) in sums.iter().enumerate() {
                 assert_eq!(*sum, (0..k).map(|i| w[i * n + j]).sum::<i32>());
             }

@@ -63,10 +63,18 @@ impl BytePacking {
             let shifts =
                 if shifts.is_empty() { &mut shifts[..] } else { &mut shifts[columns.clone()] };
             self.layout.pack(
-                |k, j| {
-                    let (channel, tap) =
-                        if self.planar { (k / self.taps, k % self.taps) } else { (k % c, k / c) };
-                    weight(g * n + j, channel, tap)
+                |j, column| {
+                    let output = g * n + j;
+                    for channel in 0..c {
+                        for tap in 0..self.taps {
+                            let at = if self.planar {
+                                channel * self.taps + tap
+                            } else {
+                                tap * c + channel
+                            };
+                            column[at] = weight(output, channel, tap);
+                        }
+                    }
                 },
                 &mut out[g * self.layout.len()..][..self.layout.len()],
                 &mut sums[columns],
