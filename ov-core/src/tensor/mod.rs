@@ -1,5 +1,6 @@
 //! Tensors: element types, shapes, memory and views.
 
+mod contiguous;
 mod convert;
 mod element_type;
 mod packed;

@@ -527,24 +527,6 @@ impl Tensor {
         }
     }
 
-    /// This tensor if its elements lie side by side, else a copy in which they do.
-    #[must_use]
-    pub fn to_contiguous(&self) -> Self {
-        if self.is_contiguous() {
-            return self.clone();
-        }
-        let Data::Bytes(b) = &self.data else { return self.clone() };
-        let (size, strides) = (self.element_type.bits() / 8, self.strides());
-        let source = &b.bytes()[self.offset..];
-        let mut bytes = Vec::with_capacity(self.byte_len());
-        for index in ndarray::indices(IxDyn(&self.shape)) {
-            let at: usize = index.slice().iter().zip(&strides).map(|(i, s)| i * s).sum();
-            bytes.extend_from_slice(&source[at * size..(at + 1) * size]);
-        }
-        Self::from_bytes(self.element_type, self.shape.clone(), &bytes)
-            .expect("the bytes were gathered for exactly this shape")
-    }
-
     /// A copy in memory of its own, contiguous and writable.
     #[must_use]
     pub fn to_owned_tensor(&self) -> Self {
