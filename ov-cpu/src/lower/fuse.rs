@@ -4,7 +4,11 @@ use ov_core::{
     Dimension, ElementType, Model, Tensor,
     error::Result,
     model::{NodeId, Value},
-    op::{Op, OpAttributes, OpKind, arithmetic::Add, matmul::MatMul},
+    op::{
+        Op, OpAttributes, OpKind,
+        arithmetic::{Add, Multiply},
+        matmul::MatMul,
+    },
 };
 
 use crate::{
@@ -92,6 +96,28 @@ impl Tail {
         true
     }
 
+    /// Absorbs the sum or product `user` of the activation's result and one constant number.
+    fn scale_or_shift(&mut self, model: &Model, value: Value, user: NodeId, other: Value) -> bool {
+        let number = model.constant(other).filter(|t| {
+            t.len() == 1
+                && t.element_type() == ElementType::F32
+                && model.shape(user.into()) == model.shape(value)
+                && !self.residual_after
+        });
+        let Some(number) = number.and_then(|t| t.element_as_f64(0)).map(|v| v as f32) else {
+            return false;
+        };
+        let (scale, shift) =
+            if model.node(user).op().is::<Add>() { (1.0, number) } else { (number, 0.0) };
+        match self.activation.then(scale, shift) {
+            Some(activation) => {
+                self.activation = activation;
+                true
+            }
+            None => false,
+        }
+    }
+
     /// Absorbs the sum `user` of the product's `value` and `other`: a bias, or a residual of the same shape.
     pub(super) fn add(&mut self, model: &Model, value: Value, user: NodeId, other: Value) -> bool {
         let shape = model.shape(value);
@@ -134,9 +160,10 @@ fn absorb(model: &mut Model, id: NodeId) -> Result<()> {
     while model.has_single_use(end) {
         let Some((user, input)) = model.uses(end).next() else { break };
         let node = model.node(user);
-        let absorbed = if node.op().is::<Add>() {
+        let absorbed = if node.op().is::<Add>() || node.op().is::<Multiply>() {
             let other = node.inputs()[1 - input as usize];
-            tail.add(model, end, user, other)
+            tail.scale_or_shift(model, end, user, other)
+                || node.op().is::<Add>() && tail.add(model, end, user, other)
         } else {
             input == 0 && tail.activate(model, user)
         };
@@ -183,5 +210,51 @@ pub(crate) fn activation_of(model: &Model, id: NodeId) -> Option<Activation> {
     match unary_of(op, node.inputs().len(), &scalar)? {
         UnaryOp::Activation(activation) => Some(activation),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ov_core::{
+        op::activation::{HSwish, Relu},
+        reference,
+    };
+
+    use super::*;
+    use crate::nodes::testing::{noise, parameter};
+
+    /// `relu(x w) 2 - 1`, with the numbers as tensors of this rank.
+    fn affine_after(op: impl Op, rank: usize) -> Model {
+        let mut m = Model::new("m");
+        let x = parameter(&mut m, "x", &[3, 5]);
+        let w = m.add_constant(noise(&[5, 4], 1), "w");
+        let y = m.add(MatMul::default(), &[x, w], "product").expect("valid");
+        let y = m.add(op, &[y], "activation").expect("valid");
+        let mut number = |v: f32| {
+            m.add_constant(Tensor::from_vec(vec![1; rank].as_slice(), vec![v]).expect("fits"), "")
+        };
+        let (two, one) = (number(2.0), number(-1.0));
+        let y = m.add(Multiply::default(), &[y, two], "scaled").expect("valid");
+        let y = m.add(Add::default(), &[one, y], "shifted").expect("valid");
+        m.add_output("y", y);
+        m
+    }
+
+    fn fused(model: &Model) -> usize {
+        let mut after = model.clone();
+        fuse(&mut after).expect("valid");
+        let x = noise(&[3, 5], 7);
+        let run = |m: &Model| reference::evaluate(m, std::slice::from_ref(&x)).expect("evaluates");
+        let (expected, got) = (run(model), run(&after));
+        ov_core::testing::compare(&got[0], &expected[0], 1e-6, 1e-6).expect("the same values");
+        after.nodes().filter(|(_, n)| n.constant().is_none()).count() - 1
+    }
+
+    #[test]
+    fn a_scale_and_a_shift_follow_the_activation_into_the_product() {
+        assert_eq!(fused(&affine_after(Relu {}, 0)), 1);
+        assert_eq!(fused(&affine_after(HSwish {}, 2)), 1);
+        assert_eq!(fused(&affine_after(Relu {}, 3)), 3, "the numbers would change the rank");
+        assert_eq!(fused(&affine_after(ov_core::op::activation::Tanh {}, 1)), 3);
     }
 }

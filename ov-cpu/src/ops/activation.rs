@@ -66,6 +66,10 @@ pub(crate) fn exact(activation: Activation, x: f64) -> f64 {
         }
         Activation::Mish => x * softplus(x).tanh(),
         Activation::Softplus => softplus(x),
+        Activation::ScaledRelu(scale, shift) => f64::from(scale) * x.max(0.0) + f64::from(shift),
+        Activation::ScaledHardSwish(scale, shift) => {
+            f64::from(scale) * exact(Activation::HardSwish, x) + f64::from(shift)
+        }
     }
 }
 

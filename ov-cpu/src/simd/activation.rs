@@ -41,6 +41,10 @@ pub enum Activation {
     Mish,
     /// `ln(1 + e^x)`
     Softplus,
+    /// `scale max(x, 0) + shift`
+    ScaledRelu(f32, f32),
+    /// `scale x min(max(x / 6 + 1/2, 0), 1) + shift`
+    ScaledHardSwish(f32, f32),
 }
 
 impl Activation {
@@ -63,6 +67,8 @@ impl Activation {
             Self::Elu(alpha) => (12, [alpha, 0.0]),
             Self::Mish => (13, [0.0; 2]),
             Self::Softplus => (14, [0.0; 2]),
+            Self::ScaledRelu(scale, shift) => (15, [scale, shift]),
+            Self::ScaledHardSwish(scale, shift) => (16, [scale, shift]),
         }
     }
 
@@ -85,6 +91,27 @@ impl Activation {
             12 => Self::Elu(p[0]),
             13 => Self::Mish,
             14 => Self::Softplus,
+            15 => Self::ScaledRelu(p[0], p[1]),
+            16 => Self::ScaledHardSwish(p[0], p[1]),
+            _ => return None,
+        })
+    }
+
+    /// The activation followed by `scale y + shift`, where that is an activation too.
+    #[must_use]
+    pub fn then(self, scale: f32, shift: f32) -> Option<Self> {
+        let after = |s: f32, b: f32| (s * scale, b.mul_add(scale, shift));
+        Some(match self {
+            Self::Relu => Self::ScaledRelu(scale, shift),
+            Self::HardSwish => Self::ScaledHardSwish(scale, shift),
+            Self::ScaledRelu(s, b) => {
+                let (s, b) = after(s, b);
+                Self::ScaledRelu(s, b)
+            }
+            Self::ScaledHardSwish(s, b) => {
+                let (s, b) = after(s, b);
+                Self::ScaledHardSwish(s, b)
+            }
             _ => return None,
         })
     }
@@ -153,6 +180,8 @@ pub fn dispatch<V: Visitor>(act: Activation, v: V) {
         Activation::Elu(alpha) => v.visit(Elu(alpha)),
         Activation::Mish => v.visit(Mish),
         Activation::Softplus => v.visit(Softplus),
+        Activation::ScaledRelu(scale, shift) => v.visit(ScaledRelu(scale, shift)),
+        Activation::ScaledHardSwish(scale, shift) => v.visit(ScaledHardSwish(scale, shift)),
     }
 }
 
@@ -232,6 +261,10 @@ parametric! {
         let t = s.fma(x, s.splat(alpha), s.splat(beta));
         s.min(s.splat(1.0), s.max(s.zero(), t))
     };
+    /// [`Activation::ScaledRelu`]
+    ScaledRelu(scale, shift)(s, x) = s.fma(s.max(s.zero(), x), s.splat(scale), s.splat(shift));
+    /// [`Activation::ScaledHardSwish`]
+    ScaledHardSwish(scale, shift)(s, x) = s.fma(HardSwish.eval(s, x), s.splat(scale), s.splat(shift));
     /// [`Activation::Elu`]
     Elu(alpha)(s, x) = {
         let y = s.mul(s.splat(alpha), math::expm1_negative(s, x));
@@ -250,7 +283,7 @@ mod tests {
 
     type Case = (Activation, fn(f64) -> f64);
 
-    const CASES: [Case; 15] = [
+    const CASES: [Case; 17] = [
         (Activation::None, |x| x),
         (Activation::Relu, |x| x.max(0.0)),
         (Activation::Clamp(-1.5, 6.0), |x| x.clamp(-1.5, 6.0)),
@@ -269,6 +302,10 @@ mod tests {
         (Activation::Elu(1.5), |x| if x < 0.0 { 1.5 * x.exp_m1() } else { x }),
         (Activation::Mish, |x| x * x.exp().ln_1p().tanh()),
         (Activation::Softplus, |x| x.max(0.0) + (-x.abs()).exp().ln_1p()),
+        (Activation::ScaledRelu(-0.75, 0.5), |x| -0.75 * x.max(0.0) + 0.5),
+        (Activation::ScaledHardSwish(1.25, -0.25), |x| {
+            1.25 * x * (x / 6.0 + 0.5).clamp(0.0, 1.0) - 0.25
+        }),
     ];
 
     #[test]
@@ -313,11 +350,26 @@ mod tests {
     }
 
     #[test]
+    fn scales_and_shifts_add_up() {
+        for act in [Activation::Relu, Activation::HardSwish] {
+            let both = act.then(2.0, -1.0).and_then(|a| a.then(0.5, 3.0)).expect("scaled");
+            let x = [-2.0f32, 0.5, 7.0];
+            let (mut plain, mut scaled) = (x, x);
+            apply_slice(Isa::PORTABLE, act, &mut plain);
+            apply_slice(Isa::PORTABLE, both, &mut scaled);
+            for (p, s) in plain.iter().zip(scaled) {
+                assert!((p + 2.5 - s).abs() < 1e-6, "{act:?}: {p} and {s}");
+            }
+        }
+        assert_eq!(Activation::Tanh.then(2.0, 0.0), None);
+    }
+
+    #[test]
     fn parts_round_trip() {
         for (act, _) in CASES {
             let (id, p) = act.to_parts();
             assert_eq!(Activation::from_parts(id, p), Some(act));
         }
-        assert_eq!(Activation::from_parts(15, [0.0; 2]), None);
+        assert_eq!(Activation::from_parts(17, [0.0; 2]), None);
     }
 }
