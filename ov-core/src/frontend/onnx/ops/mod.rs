@@ -1,5 +1,9 @@
 //! The table of ONNX operators: domain, name, first version, converter.
 
+use std::sync::OnceLock;
+
+use rustc_hash::FxHashMap;
+
 use super::{ConvertResult, NodeContext};
 
 /// Converts one node.
@@ -62,8 +66,16 @@ pub fn all() -> impl Iterator<Item = &'static OnnxOp> {
 
 /// The converter of the newest form of an operator that is not newer than `opset`.
 pub(super) fn find(domain: &str, op: &str, opset: i64) -> Option<Convert> {
-    all()
-        .filter(|(d, name, since, _)| *d == domain && *name == op && *since <= opset)
+    static FORMS: OnceLock<FxHashMap<&str, Vec<&OnnxOp>>> = OnceLock::new();
+    let forms = FORMS.get_or_init(|| {
+        let mut forms: FxHashMap<_, Vec<_>> = FxHashMap::default();
+        all().for_each(|form| forms.entry(form.1).or_default().push(form));
+        forms
+    });
+    forms
+        .get(op)?
+        .iter()
+        .filter(|(d, _, since, _)| *d == domain && *since <= opset)
         .max_by_key(|(_, _, since, _)| *since)
         .map(|(_, _, _, convert)| *convert)
 }
