@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc};
 
-use ndarray::{ArrayD, ArrayViewD, ArrayViewMutD, Dimension as _, IxDyn, ShapeBuilder};
+use ndarray::{ArrayD, ArrayViewD, ArrayViewMutD, IxDyn, ShapeBuilder};
 use smallvec::SmallVec;
 
 use super::{AlignedBuffer, Element, ElementType, Shape, TensorBuffer, storage::LateCopy};
