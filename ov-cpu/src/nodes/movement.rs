@@ -12,6 +12,7 @@ use ov_core::{
         normalize_axis,
         reshape::{Broadcast, BroadcastMode, Reshape, Squeeze, Squeeze15, Tile, Unsqueeze},
         slice::Slice,
+        state::ReadState,
         transpose::Transpose,
     },
 };
@@ -29,6 +30,12 @@ pub(super) const KERNELS: &[KernelEntry] = &[
         ops: &[Reshape::KIND, Squeeze::KIND, Squeeze15::KIND, Unsqueeze::KIND, Identity::KIND],
         select: select_any,
         bind: |_| Ok(Bound::Alias(0)),
+    },
+    KernelEntry {
+        name: "read_state",
+        ops: &[ReadState::KIND],
+        select: select_any,
+        bind: |cx| Ok(Bound::Alias(ReadState::chosen(cx.inputs[2].shape.elements()))),
     },
     KernelEntry {
         name: "transpose",
