@@ -216,6 +216,7 @@ fn growth() -> Vec<Case> {
         ),
         case("loop that does not start", Runs, looped(1 << 62, false, false)),
         case("loop of no iterations", Runs, looped(0, true, true)),
+        case("loop of -2^63 iterations", Runs, looped(i64::MIN, true, true)),
         case("loop of 3 iterations", Runs, looped(3, true, true)),
         case("branches 20 deep", Runs, nested_ifs(20)),
         case("branches 200 deep", Refused(&["damaged", "limit"]), nested_ifs(200)),
