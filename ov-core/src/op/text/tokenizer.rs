@@ -135,7 +135,9 @@ impl OpRules for Tokenizer {
         let marks = if self.mark && most > 0 { 2 } else { 0 };
         let mut shape = inputs[0].shape().to_vec();
         shape.push(most + marks);
-        let mut out = Vec::with_capacity(checked_len(&shape)?);
+        let mut out = Vec::new();
+        out.try_reserve_exact(checked_len(&shape)?)
+            .map_err(|_| OpError::Invalid(format!("there is no memory for tokens of {shape:?}")))?;
         for list in lists {
             let end = out.len() + most + marks;
             if marks > 0 {

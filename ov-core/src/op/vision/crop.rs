@@ -80,7 +80,12 @@ impl OpRules for CropAndResize {
             batch.len()
         );
         let shape = [batch.len(), c, rows, columns];
-        let mut out = Vec::with_capacity(checked_len(&shape)?);
+        let (len, ty) = (checked_len(&shape)?, inputs[0].element_type());
+        if len == 0 {
+            return Ok(vec![Tensor::zeros(ty, shape)?]);
+        }
+        let mut out = Vec::new();
+        out.try_reserve_exact(len).map_err(|_| no_memory(&shape))?;
         for (b, index) in boxes.chunks_exact(4).zip(batch) {
             let image = usize::try_from(index).ok().filter(|i| *i < n);
             let image = image
@@ -93,11 +98,14 @@ impl OpRules for CropAndResize {
                 }
             }
         }
-        let ty = inputs[0].element_type();
         let out = dispatch_float!(ty, T => Tensor::from_f64s::<T>(shape, &out)?,
             else return Err(unsupported_type(ty)));
         Ok(vec![out])
     }
+}
+
+fn no_memory(shape: &[usize]) -> OpError {
+    OpError::Invalid(format!("there is no memory for crops of {shape:?}"))
 }
 
 /// Where `count` points from `start` to `end` (0 to 1) lie on an axis of `extent` pixels; `None` outside of it. In
@@ -156,5 +164,12 @@ mod tests {
         }
         assert!(crop(CropMode::Bilinear, whole, [2, 2], 1).is_err());
         assert!(crop(CropMode::Bilinear, whole, [0, 2], 0).is_err());
+        assert!(crop(CropMode::Bilinear, whole, [1 << 40, 1 << 40], 0).is_err());
+        let none = Tensor::zeros(ElementType::F32, [1, 0, 2, 3]).expect("small");
+        let b = Tensor::zeros(ElementType::F32, [1, 4]).expect("small");
+        let i = Tensor::zeros(ElementType::I32, [1]).expect("small");
+        let size = Tensor::from_i64s(&[1 << 40, 1]);
+        let y = CropAndResize::default().evaluate(&[none, b, i, size]).expect("nothing to do");
+        assert_eq!(y[0].shape().to_vec(), [1, 0, 1 << 40, 1]);
     }
 }

@@ -235,22 +235,28 @@ pub(super) fn unfold(cx: &mut NodeContext<'_, '_>) -> ConvertResult {
     let rank = cx.rank(x)?;
     let axis = crate::op::normalize_axis(cx.i64("dim", -1)?, rank)?;
     let (size, step) = (cx.i64("size", 0)?, cx.i64("step", 1)?);
-    let Some(extent) = cx.shape(x).dim(axis).value().and_then(|d| i64::try_from(d).ok()) else {
-        return unsupported("slices of an axis of unknown extent".to_owned());
-    };
-    if size < 1 || step < 1 || size > extent {
+    let known = cx.shape(x).dim(axis).value().and_then(|d| i64::try_from(d).ok());
+    if size < 1 || step < 1 || known.is_some_and(|extent| size > extent) {
+        let extent = cx.shape(x).dim(axis);
         return Err(OpError::Invalid(format!(
             "slices of {size} elements, {step} apart, of an axis of {extent}: expected both from 1, and no longer slices"
         ))
         .into());
     }
-    let starts = (extent - size) / step + 1;
-    let count = starts.checked_mul(size).and_then(|n| usize::try_from(n).ok());
-    crate::op::movement::checked_len(&[count.unwrap_or(usize::MAX)])?;
-    let places: Vec<i64> =
-        (0..starts).flat_map(|s| (0..size).map(move |i| s * step + i)).collect();
-    let places = Tensor::from_i64s(&places).reshape([starts as usize, size as usize])?;
-    let places = cx.constant(places);
+    // starts * step for every slice, and 0 to size - 1 in it: ranges, so that running decides about memory.
+    let scalar = |cx: &mut NodeContext<'_, '_>, v: i64| cx.constant(Tensor::scalar(v));
+    let (zero, one) = (scalar(cx, 0), scalar(cx, 1));
+    let (size, step) = (scalar(cx, size), scalar(cx, step));
+    let shape = cx.compose("Shape", &[x], &[])?;
+    let place = scalar(cx, axis as i64);
+    let extent = cx.compose("Gather", &[shape, place], &[])?;
+    let room = cx.compose("Sub", &[extent, size], &[])?;
+    let end = cx.compose("Add", &[room, one], &[])?;
+    let starts = cx.compose("Range", &[zero, end, step], &[])?;
+    let within = cx.compose("Range", &[zero, size, one], &[])?;
+    let column = cx.i64s_constant(&[1]);
+    let starts = cx.compose("Unsqueeze", &[starts, column], &[])?;
+    let places = cx.compose("Add", &[starts, within], &[])?;
     let y = cx.compose("Gather", &[x, places], &[("axis", Attr::Int(axis as i64))])?;
     // [..., starts, size, ...]: the size goes last.
     let mut order: Vec<i64> = (0..=rank as i64).collect();
