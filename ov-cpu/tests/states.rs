@@ -1,7 +1,7 @@
 //! Stateful models of OpenVINO IR: values that live from one inference to the next, on the CPU and on the reference.
 
 use ov_core::{
-    CompiledModel, Core, InferRequest, PropertyMap, Tensor, frontend::ReadOptions,
+    CompiledModel, Core, ElementType, InferRequest, PropertyMap, Tensor, frontend::ReadOptions,
     testing::template_device::TemplatePlugin,
 };
 use ov_cpu as _;
@@ -164,6 +164,29 @@ fn a_value_grows() {
                 }
                 request.reset_states().expect("idle");
             }
+        }
+    }
+}
+
+#[test]
+fn values_of_half_precision() {
+    let variable = "variable_id=\"v\" variable_type=\"f16\" variable_shape=\"1,2\"";
+    let bytes = xml(&[
+        (0, "Parameter", 1, "shape=\"1,2\" element_type=\"f16\"", &[]),
+        (1, "ReadValue", 6, variable, &[0]),
+        (2, "Add", 1, "", &[0, 1]),
+        (3, "Result", 1, "", &[2]),
+        (4, "Assign", 6, ASSIGN, &[2]),
+    ]);
+    for compiled in compiled(&bytes) {
+        let mut request = compiled.create_infer_request().expect("memory");
+        let x = Tensor::from_vec([1, 2], vec![0.5f32, 1.0]).expect("fits");
+        let x = x.cast(ElementType::F16).expect("numbers");
+        for step in 2..5 {
+            let y = request.run(std::slice::from_ref(&x)).expect("runs");
+            let y = y[0].cast(ElementType::F32).expect("numbers");
+            assert_eq!(y.as_slice::<f32>().expect("f32"), [0.5 * step as f32, step as f32]);
+            assert_eq!(request.state("v").expect("there").element_type(), ElementType::F16);
         }
     }
 }
