@@ -200,7 +200,7 @@ fn nanoseconds(start: Instant) -> u64 {
 fn reshape(model: &mut Model, text: &str) -> Result<()> {
     for (name, shape) in parse_shapes(text)? {
         let names: Vec<String> =
-            (0..model.parameters().len()).map(|i| model.input_name(i).to_owned()).collect();
+            (0..model.inputs().len()).map(|i| model.input_name(i).to_owned()).collect();
         let index = names.iter().position(|n| *n == name).with_context(|| {
             format!("--shape names {name:?}, the model's inputs are {}", names.join(", "))
         })?;

@@ -52,6 +52,7 @@ pub mod profiling;
 pub mod property;
 pub mod reference;
 pub mod registry;
+pub mod states;
 pub mod tensor;
 #[cfg(feature = "testing")]
 pub mod testing;

@@ -286,7 +286,7 @@ impl PortInfo {
     #[must_use]
     pub fn inputs_of(model: &Model) -> Vec<Self> {
         model
-            .parameters()
+            .inputs()
             .iter()
             .map(|id| {
                 let node = model.node(*id);
@@ -303,7 +303,7 @@ impl PortInfo {
     #[must_use]
     pub fn outputs_of(model: &Model) -> Vec<Self> {
         model
-            .outputs()
+            .results()
             .iter()
             .map(|output| Self {
                 name: output.name.clone(),

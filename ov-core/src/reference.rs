@@ -5,14 +5,23 @@ use crate::{
     model::{Model, NodeId},
     op::{OpError, OpResult},
     op_ensure,
+    states::States,
     tensor::Tensor,
 };
 
-/// Evaluates a model on one tensor per input, in order, and gives one tensor per output.
+/// Evaluates a model on one tensor per input, in order, and gives one tensor per output. A model with variables takes its
+/// hidden inputs after the others and gives its hidden outputs (see [`States`]); without them it is evaluated as a new
+/// request would.
 ///
 /// # Errors
 /// [`InferError`] when the tensors do not fit the inputs or an operator fails on its values.
 pub fn evaluate(model: &Model, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
+    if !model.variables().is_empty() && inputs.len() == model.inputs().len() {
+        let states = States::new(model.variables().to_vec())?;
+        let mut results = evaluate(model, &[inputs, states.initial()].concat())?;
+        results.truncate(model.results().len());
+        return Ok(results);
+    }
     if inputs.len() != model.parameters().len() {
         return Err(InferError::Other {
             device: "the reference".to_owned(),

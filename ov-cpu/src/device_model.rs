@@ -9,8 +9,10 @@ use ov_core::{
     ElementType, Shape,
     blob::{Blob, Meta, SectionKind},
     error::{BlobError, PropertyError, Result},
+    model::Variable,
     plugin::{DeviceModel, PortInfo, SyncRequest},
     profiling::RuntimeNode,
+    states::States,
     tensor::{AlignedBuffer, TensorBuffer},
 };
 
@@ -19,7 +21,7 @@ use crate::{
     config::{self, CpuConfig},
     plan::{Executable, Runner, Target},
     priority::Place,
-    program::{self, WeightBytes},
+    program::{self, Port, Program, WeightBytes},
     request::CpuRequest,
     team::Team,
     teams,
@@ -32,6 +34,7 @@ pub(crate) struct CpuModel {
     name: String,
     inputs: Vec<PortInfo>,
     outputs: Vec<PortInfo>,
+    variables: Vec<Variable>,
     config: CpuConfig,
     exe: Arc<Executable>,
     teams: Vec<Arc<Team>>,
@@ -51,19 +54,17 @@ impl CpuModel {
         let plan = blob.copy_section(SectionKind::Plan).ok_or_else(|| missing("PLAN"))?;
         let weights = blob.section(SectionKind::Weights).ok_or_else(|| missing("WEIGHTS"))?;
         let program = program::decode(&plan, weights.len())?;
-        if program.inputs.len() != meta.inputs.len() || program.outputs.len() != meta.outputs.len()
-        {
+        let hidden: usize = meta.variables.iter().map(Variable::parameters).sum();
+        let ports = [meta.inputs.len() + hidden, meta.outputs.len() + meta.variables.len()];
+        if [program.inputs.len(), program.outputs.len()] != ports {
             return Err(BlobError::Check {
                 check: "ports",
-                expected: format!(
-                    "{} inputs and {} outputs",
-                    meta.inputs.len(),
-                    meta.outputs.len()
-                ),
+                expected: format!("{} inputs and {} outputs", ports[0], ports[1]),
                 got: format!("{} and {}", program.inputs.len(), program.outputs.len()),
             }
             .into());
         }
+        check_variables(&program, meta.inputs.len(), meta.outputs.len(), &meta.variables)?;
         let weights: Arc<dyn TensorBuffer> = if weights.as_ptr().addr().is_multiple_of(64) {
             Arc::new(weights)
         } else {
@@ -71,6 +72,8 @@ impl CpuModel {
         };
         let target = Target { isa: config.isa, threads: config.threads_per_stream() };
         let exe = Arc::new(Executable::new(program, WeightBytes(weights), target));
+        let states = States::new(meta.variables.clone())?;
+        let first = states.initial().iter().map(|t| Some((t.element_type(), t.shape().clone())));
         let types: Option<Vec<(ElementType, Shape)>> = meta
             .inputs
             .iter()
@@ -78,6 +81,7 @@ impl CpuModel {
                 let known = p.element_type != ElementType::Dynamic;
                 Some((p.element_type, p.shape.to_shape().filter(|_| known)?))
             })
+            .chain(first)
             .collect();
         if let Some(types) = types {
             exe.plan(&types).map_err(|e| BlobError::Check {
@@ -94,6 +98,7 @@ impl CpuModel {
             name: meta.model_name,
             inputs: meta.inputs,
             outputs: meta.outputs,
+            variables: meta.variables,
             config,
             exe,
             teams,
@@ -101,6 +106,35 @@ impl CpuModel {
             place,
         })
     }
+}
+
+/// Checks that the hidden inputs and outputs of a program are of their variables' types: what an output gives is taken as
+/// the input of the next inference.
+fn check_variables(
+    program: &Program,
+    inputs: usize,
+    outputs: usize,
+    variables: &[Variable],
+) -> Result<()> {
+    let type_of = |port: &Port| program.values[port.value as usize].element_type;
+    let (mut input, mut fits) = (inputs, true);
+    for (variable, output) in variables.iter().zip(&program.outputs[outputs..]) {
+        let sized = variable.element_type.bits() > 0;
+        fits &= sized && type_of(&program.inputs[input]) == variable.element_type;
+        fits &= type_of(output) == variable.element_type;
+        let flag = variable.has_initial.then(|| type_of(&program.inputs[input + 1]));
+        fits &= flag.is_none_or(|t| t == ElementType::Boolean);
+        input += variable.parameters();
+    }
+    if fits {
+        return Ok(());
+    }
+    Err(BlobError::Check {
+        check: "variables",
+        expected: "hidden inputs and outputs of their types".to_owned(),
+        got: "others".to_owned(),
+    }
+    .into())
 }
 
 /// Enters the weights of a mapped blob into the page tables, in the order of their use, beside whatever binds and runs
@@ -149,7 +183,9 @@ impl DeviceModel for CpuModel {
             Arc::clone(&self.teams[stream]),
             self.config.profiling,
         );
-        Ok(Box::new(CpuRequest::new(runner, Arc::clone(&self.place), &self.inputs, &self.outputs)?))
+        let states = States::new(self.variables.clone())?;
+        let place = Arc::clone(&self.place);
+        Ok(Box::new(CpuRequest::new(runner, place, &self.inputs, &self.outputs, states)?))
     }
 
     fn blob(&self) -> Option<&Blob> {

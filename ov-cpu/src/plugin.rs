@@ -159,6 +159,7 @@ fn compile_blob(model: &Model, config: &CpuConfig) -> Result<Blob> {
         model_name: model.name().to_owned(),
         inputs: PortInfo::inputs_of(model),
         outputs: PortInfo::outputs_of(model),
+        variables: model.variables().to_vec(),
         properties: PropertyMap::new(),
     }
     .encode();

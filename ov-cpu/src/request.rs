@@ -7,6 +7,7 @@ use ov_core::{
     error::{InferError, Result},
     plugin::{CancelToken, PortInfo, SyncRequest},
     profiling::{NodeProfile, NodeStatus},
+    states::States,
 };
 
 use crate::{
@@ -21,10 +22,13 @@ pub(crate) struct CpuRequest {
     place: Arc<Place>,
     ports: Vec<PortInfo>,
     output_ports: Vec<PortInfo>,
+    /// Tensors of the inputs, then of the hidden ones.
     inputs: Vec<Tensor>,
     /// Inputs that have a tensor; the marker of an absent optional counts as one once it was set.
     set: Vec<bool>,
+    /// Tensors of the outputs, then of the hidden ones.
     outputs: Vec<Tensor>,
+    states: States,
     /// Outputs whose memory is the caller's.
     owned_by_caller: Vec<bool>,
     ran: bool,
@@ -36,6 +40,7 @@ impl CpuRequest {
         place: Arc<Place>,
         inputs: &[PortInfo],
         outputs: &[PortInfo],
+        states: States,
     ) -> Result<Self> {
         let zeros = |ports: &[PortInfo]| {
             ports
@@ -46,7 +51,9 @@ impl CpuRequest {
                 })
                 .collect::<Result<Vec<_>, _>>()
         };
-        let (input_tensors, output_tensors) = (zeros(inputs)?, zeros(outputs)?);
+        let (mut input_tensors, mut output_tensors) = (zeros(inputs)?, zeros(outputs)?);
+        input_tensors.extend_from_slice(states.initial());
+        output_tensors.resize(outputs.len() + states.len(), Tensor::absent());
         if !input_tensors.iter().any(Tensor::is_absent) {
             runner.prepare(&input_tensors)?;
         }
@@ -58,7 +65,8 @@ impl CpuRequest {
             ports: inputs.to_vec(),
             output_ports: outputs.to_vec(),
             inputs: input_tensors,
-            owned_by_caller: vec![false; outputs.len()],
+            owned_by_caller: vec![false; output_tensors.len()],
+            states,
             outputs: output_tensors,
             ran: false,
         })
@@ -107,7 +115,25 @@ impl SyncRequest for CpuRequest {
         let control = Control::new(cancel).with_turn(self.place.turn());
         self.runner.run(&self.inputs, &mut self.outputs, &self.owned_by_caller, &control)?;
         self.ran = true;
+        let (inputs, outputs) = (self.ports.len(), self.output_ports.len());
+        self.states.advance(&mut self.inputs[inputs..], &mut self.outputs[outputs..]);
         Ok(())
+    }
+
+    fn state_names(&self) -> Vec<String> {
+        self.states.names()
+    }
+
+    fn state(&self, name: &str) -> Result<Tensor> {
+        self.states.value(&self.inputs[self.ports.len()..], name)
+    }
+
+    fn set_state(&mut self, name: &str, value: &Tensor) -> Result<()> {
+        self.states.set(&mut self.inputs[self.ports.len()..], name, value)
+    }
+
+    fn reset_states(&mut self) {
+        self.states.reset(&mut self.inputs[self.ports.len()..]);
     }
 
     fn profiling(&self) -> Vec<NodeProfile> {

@@ -70,7 +70,9 @@ fn network() -> Model {
     let axes = m.add_constant(Tensor::from_i64s(&[2, 3]), "axes");
     let p = m.add(ReduceMean { keep_dims: true }, &[c, axes], "pool").expect("valid");
     let target = m.add_constant(Tensor::from_i64s(&[1, 24]), "target");
-    let p = m.add(Reshape { special_zero: false }, &[p, target], "flatten").expect("valid");
+    let p = m
+        .add(Reshape { special_zero: false, ..Reshape::default() }, &[p, target], "flatten")
+        .expect("valid");
     let w = m.add_constant(values(&[24, 10]), "w3");
     let y = m.add(MatMul::default(), &[p, w], "classifier").expect("valid");
     let y = m.add(SoftMax { axis: 1 }, &[y], "softmax").expect("valid");

@@ -1,7 +1,7 @@
 //! The META section, which every device writes alike: names, ports and properties.
 
 use super::{Blob, Decoder, Encoder, SectionKind, format::failed};
-use crate::{error::Result, plugin::PortInfo, property::PropertyMap};
+use crate::{error::Result, model::Variable, plugin::PortInfo, property::PropertyMap};
 
 /// What is known of a compiled model without decoding its program.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -12,6 +12,8 @@ pub struct Meta {
     pub inputs: Vec<PortInfo>,
     /// The outputs.
     pub outputs: Vec<PortInfo>,
+    /// Values that live from one inference to the next.
+    pub variables: Vec<Variable>,
     /// Effective properties of the compile.
     pub properties: PropertyMap,
 }
@@ -29,6 +31,7 @@ impl Meta {
                 e.partial_shape(&port.shape);
             });
         }
+        e.variables(&self.variables);
         let properties: Vec<_> = self.properties.iter().collect();
         e.list(properties.into_iter(), |e, (name, text)| {
             e.text(name);
@@ -61,12 +64,13 @@ impl Meta {
             })
         };
         let (inputs, outputs) = (ports(&mut d)?, ports(&mut d)?);
+        let variables = d.variables()?;
         let mut properties = PropertyMap::new();
         for (name, text) in d.list(|d| Ok((d.text()?, d.text()?)))? {
             properties.set_text(name, text)?;
         }
         d.end()?;
-        Ok(Self { model_name, inputs, outputs, properties })
+        Ok(Self { model_name, inputs, outputs, variables, properties })
     }
 }
 
@@ -86,6 +90,12 @@ mod tests {
             model_name: "m".to_owned(),
             inputs: vec![port("a"), port("b")],
             outputs: vec![port("c")],
+            variables: vec![Variable {
+                name: "v".to_owned(),
+                element_type: ElementType::F16,
+                shape: PartialShape::dynamic_rank(1),
+                has_initial: true,
+            }],
             properties: PropertyMap::new().with(hint::NUM_REQUESTS, 3),
         };
         let bytes = meta.encode();

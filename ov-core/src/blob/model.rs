@@ -3,7 +3,7 @@
 use super::{Decoder, Encoder, format::failed};
 use crate::{
     error::Result,
-    model::{Model, NodeId, Value},
+    model::{Model, NodeId, Value, Variable},
     op::{self, Attribute, AttributeVisitor, Op, OpError, OpResult},
     tensor::{ElementType, Shape, Tensor},
 };
@@ -50,6 +50,16 @@ impl Encoder {
         }
     }
 
+    /// Writes the variables of a model.
+    pub fn variables(&mut self, variables: &[Variable]) {
+        self.list(variables.iter(), |e, v| {
+            e.text(&v.name);
+            e.element_type(v.element_type);
+            e.partial_shape(&v.shape);
+            e.bool(v.has_initial);
+        });
+    }
+
     /// Writes a model. Weights go inline, so this suits bodies and small models.
     ///
     /// # Errors
@@ -78,6 +88,7 @@ impl Encoder {
             e.size(position.get(&o.value.node).copied().unwrap_or(usize::MAX));
             e.u32(o.value.output);
         });
+        self.variables(model.variables());
         Ok(())
     }
 }
@@ -151,6 +162,21 @@ impl Decoder<'_> {
         Ok(Tensor::from_bytes(element_type, shape, bytes)?)
     }
 
+    /// Reads what [`Encoder::variables`] wrote.
+    ///
+    /// # Errors
+    /// When the bytes are damaged.
+    pub fn variables(&mut self) -> Result<Vec<Variable>> {
+        self.list(|d| {
+            Ok(Variable {
+                name: d.text()?.to_owned(),
+                element_type: d.element_type()?,
+                shape: d.partial_shape()?,
+                has_initial: d.bool()?,
+            })
+        })
+    }
+
     /// Reads a model; every type is inferred again.
     ///
     /// # Errors
@@ -187,6 +213,8 @@ impl Decoder<'_> {
             }
             model.add_output(name, value);
         }
+        model.set_variables(self.variables()?);
+        model.verify_variables()?;
         Ok(model)
     }
 

@@ -41,6 +41,10 @@ impl Model {
             sink.field("of", &output.value.output.to_le_bytes());
             sink.field("name", output.name.as_bytes());
         }
+        for variable in &self.variables {
+            sink.field("variable", variable.name.as_bytes());
+            sink.field("initial", &[u8::from(variable.has_initial)]);
+        }
         Ok(())
     }
 }

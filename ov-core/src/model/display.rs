@@ -32,6 +32,9 @@ impl fmt::Display for Model {
         for o in self.outputs() {
             writeln!(f, "  return {} as {:?}", o.value, o.name)?;
         }
+        for v in self.variables() {
+            writeln!(f, "  variable {:?} : {}{}", v.name, v.element_type, v.shape)?;
+        }
         Ok(())
     }
 }

@@ -5,11 +5,13 @@ mod display;
 mod edit;
 mod node;
 mod order;
+mod state;
 mod verify;
 
 use smallvec::SmallVec;
 
 pub use node::{Node, NodeId, Use, Value};
+pub use state::Variable;
 
 use crate::{
     error::{ModelError, Result},
@@ -47,6 +49,7 @@ pub struct Model {
     nodes: Vec<Option<Node>>,
     parameters: Vec<NodeId>,
     outputs: Vec<ModelOutput>,
+    variables: Vec<Variable>,
 }
 
 impl Model {
@@ -92,13 +95,13 @@ impl Model {
         self.len() == 0
     }
 
-    /// Parameters in the order of the model's inputs.
+    /// Parameters in the order of the model's inputs; those of variables are last.
     #[must_use]
     pub fn parameters(&self) -> &[NodeId] {
         &self.parameters
     }
 
-    /// The model's outputs.
+    /// The model's outputs; those of variables are last.
     #[must_use]
     pub fn outputs(&self) -> &[ModelOutput] {
         &self.outputs

@@ -4,6 +4,29 @@ use super::Model;
 use crate::error::{ModelError, Result};
 
 impl Model {
+    /// Checks that there are parameters and outputs for every variable, of its type.
+    ///
+    /// # Errors
+    /// [`ModelError::Graph`].
+    pub fn verify_variables(&self) -> Result<()> {
+        let hidden: usize = self.variables.iter().map(super::Variable::parameters).sum();
+        let inputs = self.parameters.len().checked_sub(hidden);
+        let outputs = self.outputs.len().checked_sub(self.variables.len());
+        let sound = inputs.zip(outputs).is_some_and(|(mut input, output)| {
+            self.variables.iter().zip(&self.outputs[output..]).all(|(variable, output)| {
+                let parameter = self.parameters[input];
+                input += variable.parameters();
+                self.node(parameter).element_type(0) == variable.element_type
+                    && self.element_type(output.value) == variable.element_type
+            })
+        });
+        if sound {
+            return Ok(());
+        }
+        let detail = "the last parameters and outputs are not those of its variables".to_owned();
+        Err(ModelError::Graph { model: self.name.clone(), detail }.into())
+    }
+
     /// Checks that inputs exist, that the lists of uses mirror them, that there is no cycle, and that inferring every
     /// type again gives what the nodes hold.
     ///
@@ -36,6 +59,7 @@ impl Model {
                 }
             }
         }
+        self.verify_variables()?;
         for output in &self.outputs {
             if self.get(output.value.node).is_none() {
                 return Err(graph(format!(

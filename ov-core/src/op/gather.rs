@@ -24,11 +24,14 @@ define_op! {
 
 define_op! {
     /// Slices along an axis by index, batch by batch; negative indices count from the end, and ones out of range give
-    /// zeros. Inputs data, indices, axis.
+    /// zeros, or an error where ONNX asks for one. Inputs data, indices, axis.
     /// <https://docs.openvino.ai/2026/documentation/openvino-ir-format/operation-sets/operation-specs/movement/gather-8.html>
+    /// <https://onnx.ai/onnx/operators/onnx__Gather.html>
     pub struct Gather("Gather", 8) {
         /// Number of leading axes that data and indices share.
         batch_dims: i64 = 0,
+        /// Whether an index out of range is an error.
+        strict: bool = false,
     }
 }
 
@@ -111,9 +114,15 @@ impl OpRules for Gather {
         for b in 0..batches {
             for o in 0..outer {
                 let base = (b * outer + o) * extent * block;
-                starts.extend(picks[b * per_batch..(b + 1) * per_batch].iter().map(|p| {
-                    wrap_index(*p, extent).map_or(FILL, |i| base + i * block)
-                }));
+                for pick in &picks[b * per_batch..(b + 1) * per_batch] {
+                    let at = wrap_index(*pick, extent).map(|i| base + i * block);
+                    op_ensure!(
+                        at.is_some() || !self.strict,
+                        "index {pick} is outside axis {axis} of {data}, expected -{extent} to {}",
+                        extent as i64 - 1
+                    );
+                    starts.push(at.unwrap_or(FILL));
+                }
             }
         }
         Ok(vec![take_blocks(&inputs[0], &shape, block, &starts)?])
@@ -132,11 +141,11 @@ impl OpRules for Gather1 {
 
 impl OpRules for Gather7 {
     fn infer(&self, cx: &InferContext<'_>) -> OpResult<Vec<OutputType>> {
-        Gather { batch_dims: self.batch_dims }.infer(cx)
+        Gather { batch_dims: self.batch_dims, ..Gather::default() }.infer(cx)
     }
 
     fn evaluate(&self, inputs: &[Tensor]) -> OpResult<Vec<Tensor>> {
-        Gather { batch_dims: self.batch_dims }.evaluate(inputs)
+        Gather { batch_dims: self.batch_dims, ..Gather::default() }.evaluate(inputs)
     }
 }
 
@@ -338,12 +347,17 @@ mod tests {
             (&[2, 3], &[0], &[], 1, 0, &[], &[2, 0]),
         ] {
             let inputs = [iota(data), indices(shape, picks), Tensor::scalar(i64::from(axis))];
-            let y = Gather { batch_dims }.evaluate(&inputs).expect("valid");
+            let y = Gather { batch_dims, ..Gather::default() }.evaluate(&inputs).expect("valid");
             assert_eq!(y[0].to_i64_vec().expect("i32"), expected, "{data:?} {picks:?}");
             assert_eq!(y[0].shape().to_vec(), out);
         }
         let inputs = [iota(&[2, 3]), indices(&[3], &[0, 0, 0]), Tensor::scalar(1i64)];
-        assert!(Gather { batch_dims: 1 }.evaluate(&inputs).is_err());
+        assert!(Gather { batch_dims: 1, ..Gather::default() }.evaluate(&inputs).is_err());
+        let strict = Gather { strict: true, ..Gather::default() };
+        for (index, fits) in [(2i64, true), (-3, true), (3, false), (-4, false), (i64::MIN, false)] {
+            let inputs = [iota(&[3, 2]), indices(&[1], &[index]), Tensor::scalar(0i64)];
+            assert_eq!(strict.evaluate(&inputs).is_ok(), fits, "{index}");
+        }
     }
 
     #[test]

@@ -200,14 +200,19 @@ pub fn normalize_axis(axis: i64, rank: usize) -> OpResult<usize> {
     })
 }
 
-/// Axes counted from the front, sorted, without duplicates.
+/// Axes counted from the front, sorted.
 ///
 /// # Errors
-/// [`OpError::Attribute`] when one is outside `-rank..rank`.
+/// [`OpError::Attribute`] when one is outside `-rank..rank`, [`OpError::Invalid`] when one is given twice.
 pub fn normalize_axes(axes: &[i64], rank: usize) -> OpResult<Vec<usize>> {
     let mut axes = axes.iter().map(|a| normalize_axis(*a, rank)).collect::<OpResult<Vec<_>>>()?;
     axes.sort_unstable();
-    axes.dedup();
+    if let Some(pair) = axes.windows(2).find(|pair| pair[0] == pair[1]) {
+        return Err(OpError::Invalid(format!(
+            "axis {} is given twice, expected distinct axes",
+            pair[0]
+        )));
+    }
     Ok(axes)
 }
 
@@ -276,7 +281,8 @@ mod tests {
     #[test]
     fn axes_count_from_both_ends() {
         assert_eq!(normalize_axis(-1, 3), Ok(2));
-        assert_eq!(normalize_axes(&[2, -3, 0], 3), Ok(vec![0, 2]));
+        assert_eq!(normalize_axes(&[2, -3], 3), Ok(vec![0, 2]));
+        assert!(normalize_axes(&[2, -3, 0], 3).is_err());
         assert!(normalize_axis(3, 3).is_err());
         assert!(normalize_axis(i64::MIN, 3).is_err());
     }

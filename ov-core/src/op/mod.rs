@@ -363,6 +363,7 @@ families!(
     signal,
     slice,
     softmax,
+    state,
     text,
     topk,
     transpose,

@@ -47,7 +47,8 @@ define_op! {
 
 fn padded(extent: usize, begin: i64, end: i64) -> OpResult<usize> {
     let total = extent as i128 + i128::from(begin) + i128::from(end);
-    usize::try_from(total.max(0))
+    op_ensure!(total >= 0, "padding {begin} and {end} cuts off more than the extent {extent}");
+    usize::try_from(total)
         .map_err(|_| OpError::Invalid(format!("padding {extent} by {begin} and {end} is too much")))
 }
 
@@ -99,8 +100,13 @@ impl OpRules for Pad {
         if let Some(out) = shape.dims_mut() {
             for (i, d) in out.iter_mut().enumerate() {
                 if begin[i] != 0 || end[i] != 0 {
-                    padded(d.min(), begin[i], end[i])?;
-                    *d = d.map(|v| padded(v, begin[i], end[i]).unwrap_or(usize::MAX));
+                    *d = match d.value() {
+                        Some(v) => Dimension::fixed(padded(v, begin[i], end[i])?),
+                        None => d.map(|v| {
+                            let total = v as i128 + i128::from(begin[i]) + i128::from(end[i]);
+                            usize::try_from(total.max(0)).unwrap_or(usize::MAX)
+                        }),
+                    };
                 }
             }
         }
@@ -184,6 +190,7 @@ mod tests {
             assert_eq!(pad(mode, data, begin, end).expect("valid"), expected, "{mode}");
         }
         assert!(pad(PadMode::Edge, &[], 1, 0).is_err());
+        assert!(pad(PadMode::Constant, &x, -2, -2).is_err());
         assert!(pad(PadMode::Constant, &x, 1 << 40, 0).is_err());
         assert!(pad(PadMode::Constant, &x, i64::MAX, i64::MAX).is_err());
     }

@@ -82,6 +82,8 @@ define_op! {
     pub struct Reshape("Reshape", 1) {
         /// Whether 0 takes the extent of the input at that place.
         special_zero: bool = false,
+        /// Whether −1 beside an extent of 0 is an error, as ONNX has it, and not 0.
+        strict: bool = false,
     }
 }
 
@@ -104,7 +106,12 @@ impl Reshape {
         let known = Shape::new(&shape).checked_len().ok_or_else(fail)?;
         if let Some(open) = open {
             shape[open] = match known {
-                0 if total == 0 => 0,
+                0 if total == 0 && !self.strict => 0,
+                0 if total == 0 => {
+                    return Err(OpError::Invalid(format!(
+                        "cannot reshape {data:?} into {target:?}: beside an extent of 0, -1 could be any extent"
+                    )));
+                }
                 0 => return Err(fail()),
                 _ => total / known,
             };

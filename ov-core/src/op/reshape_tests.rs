@@ -25,7 +25,7 @@ fn ints(values: &[i64]) -> (&'static str, Option<Tensor>) {
 
 #[test]
 fn reshape_finds_the_open_extent() {
-    let op = Reshape { special_zero: true };
+    let op = Reshape { special_zero: true, ..Reshape::default() };
     for (data, target, expected) in [
         ("2,3,4", &[0i64, -1][..], "[2,12]"),
         ("?,3,4", &[0, -1], "[?,12]"),
@@ -42,7 +42,7 @@ fn reshape_finds_the_open_extent() {
         assert!(infer(&op, &[(data, None), ints(target)]).is_err(), "{data} {target:?}");
     }
     let t = Tensor::zeros(ElementType::F32, [0, 3]).expect("small");
-    let zero = Reshape { special_zero: false };
+    let zero = Reshape { special_zero: false, ..Reshape::default() };
     let out = zero.evaluate(&[t, Tensor::from_i64s(&[3, 0])]).expect("allowed");
     assert_eq!(out[0].shape().to_vec(), [3, 0]);
 }

@@ -58,7 +58,7 @@ fn hash_node(node: &Node) -> Option<u64> {
         hash_tensor(tensor, &mut hasher);
         return Some(hasher.finish());
     }
-    if node.op().is::<Parameter>() || IMPURE.contains(&kind.name) || is_random(kind) {
+    if node.op().is::<Parameter>() || is_random(kind) {
         return None;
     }
     kind.hash(&mut hasher);
@@ -150,6 +150,3 @@ impl AttributeVisitor for ExactWriter {
 
 /// Bytes hashed at either end of a tensor.
 const SAMPLE: usize = 512;
-
-/// Operators that keep state.
-const IMPURE: &[&str] = &["ReadValue", "Assign"];

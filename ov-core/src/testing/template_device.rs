@@ -17,6 +17,7 @@ use crate::{
     profiling::{NodeProfile, NodeStatus, RuntimeNode},
     property::{PropertyInfo, PropertyMap, PropertyValue, device, hint, info, streams},
     reference,
+    states::States,
     tensor::Tensor,
 };
 
@@ -155,6 +156,7 @@ fn write(model: &Model, properties: &PropertyMap) -> Result<Blob> {
         model_name: model.name().to_owned(),
         inputs: PortInfo::inputs_of(model),
         outputs: PortInfo::outputs_of(model),
+        variables: model.variables().to_vec(),
         properties: properties.clone(),
     }
     .encode();
@@ -200,7 +202,10 @@ impl DeviceModel for TemplateModel {
             let Some(shape) = port.shape.to_shape() else { return Ok(None) };
             Ok(Some(Tensor::zeros(port.element_type, shape)?))
         };
+        let states = States::new(self.model.variables().to_vec())?;
         Ok(Box::new(TemplateRequest {
+            hidden: states.initial().to_vec(),
+            states,
             model: Arc::clone(&self.model),
             inputs: self.meta.inputs.iter().map(fresh).collect::<Result<_>>()?,
             outputs: self.meta.outputs.iter().map(fresh).collect::<Result<_>>()?,
@@ -245,6 +250,9 @@ struct TemplateRequest {
     model: Arc<Model>,
     inputs: Vec<Option<Tensor>>,
     outputs: Vec<Option<Tensor>>,
+    states: States,
+    /// Values of the states.
+    hidden: Vec<Tensor>,
     /// Whether the user gave the memory of an output.
     lent: Vec<bool>,
     names: Vec<String>,
@@ -278,9 +286,11 @@ impl SyncRequest for TemplateRequest {
     fn infer(&mut self, cancel: &CancelToken) -> Result<()> {
         cancel.check()?;
         let start = Instant::now();
-        let inputs: Vec<Tensor> = self.inputs.iter().flatten().cloned().collect();
-        let results = reference::evaluate(&self.model, &inputs)?;
+        let inputs: Vec<Tensor> =
+            self.inputs.iter().flatten().chain(&self.hidden).cloned().collect();
+        let mut results = reference::evaluate(&self.model, &inputs)?;
         cancel.check()?;
+        let mut assigned = results.split_off(self.outputs.len());
         for (i, result) in results.into_iter().enumerate() {
             let place = &mut self.outputs[i];
             match place {
@@ -299,6 +309,7 @@ impl SyncRequest for TemplateRequest {
                 _ => *place = Some(result.to_owned_tensor()),
             }
         }
+        self.states.advance(&mut self.hidden, &mut assigned);
         if let Some(profile) = &mut self.profile {
             let wall = start.elapsed();
             *profile = vec![NodeProfile {
@@ -315,5 +326,21 @@ impl SyncRequest for TemplateRequest {
 
     fn profiling(&self) -> Vec<NodeProfile> {
         self.profile.clone().unwrap_or_default()
+    }
+
+    fn state_names(&self) -> Vec<String> {
+        self.states.names()
+    }
+
+    fn state(&self, name: &str) -> Result<Tensor> {
+        self.states.value(&self.hidden, name)
+    }
+
+    fn set_state(&mut self, name: &str, value: &Tensor) -> Result<()> {
+        self.states.set(&mut self.hidden, name, value)
+    }
+
+    fn reset_states(&mut self) {
+        self.states.reset(&mut self.hidden);
     }
 }

@@ -172,7 +172,11 @@ impl Layout<'_> {
         let shape = self.new.shape(value).clone();
         if let Some(target) = free_reshape(&shape, axes) {
             let target = self.constant(Tensor::from_i64s(&target));
-            return self.new.add(Reshape { special_zero: true }, &[value, target], name);
+            return self.new.add(
+                Reshape { special_zero: true, ..Reshape::default() },
+                &[value, target],
+                name,
+            );
         }
         let order =
             self.constant(Tensor::from_i64s(&axes.iter().map(|a| *a as i64).collect::<Vec<_>>()));

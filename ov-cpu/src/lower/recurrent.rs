@@ -197,7 +197,7 @@ impl Layer {
             _ => [0, 1, -1],
         };
         let target = model.add_constant(Tensor::from_i64s(&target), "");
-        model.add(Reshape { special_zero: true }, &[value, target], name)
+        model.add(Reshape { special_zero: true, ..Reshape::default() }, &[value, target], name)
     }
 
     /// The bias of the products, and what stays for the steps.

@@ -104,7 +104,7 @@ fn conv(
         let mut dims = vec![groups as i64, (n / groups) as i64];
         dims.extend(w[1..].iter().map(|d| *d as i64));
         let dims = b.constant(Tensor::from_i64s(&dims));
-        filters = b.add(Reshape { special_zero: false }, &[filters, dims]);
+        filters = b.add(Reshape { special_zero: false, ..Reshape::default() }, &[filters, dims]);
         let op = GroupConvolution {
             strides: list(stride),
             dilations: list(dilation),

@@ -12,13 +12,14 @@ use ov_core::{
         normalize_axis,
         reshape::{Broadcast, BroadcastMode, Reshape, Squeeze, Squeeze15, Tile, Unsqueeze},
         slice::Slice,
+        state::ReadState,
         transpose::Transpose,
     },
 };
 
 use super::{BindContext, Bound, Choice, Io, KernelEntry, NodeView, Reject, Step, axis_of, cost};
 use crate::{
-    kernels::{out::Out, transpose::CopyPlan},
+    kernels::{gather::IndexError, out::Out, transpose::CopyPlan},
     simd::Isa,
 };
 
@@ -29,6 +30,12 @@ pub(super) const KERNELS: &[KernelEntry] = &[
         ops: &[Reshape::KIND, Squeeze::KIND, Squeeze15::KIND, Unsqueeze::KIND, Identity::KIND],
         select: select_any,
         bind: |_| Ok(Bound::Alias(0)),
+    },
+    KernelEntry {
+        name: "read_state",
+        ops: &[ReadState::KIND],
+        select: select_any,
+        bind: |cx| Ok(Bound::Alias(ReadState::chosen(cx.inputs[2].shape.elements()))),
     },
     KernelEntry {
         name: "transpose",
@@ -318,6 +325,7 @@ fn bind_gather(cx: &BindContext<'_>) -> OpResult<Bound> {
         data[axis + 1..].iter().product::<usize>() * size_of(cx.inputs[0].element_type);
     let picked = cx.inputs[1].shape.elements();
     Bound::step(GatherStep {
+        strict: cx.op.downcast::<Gather>().is_some_and(|g| g.strict),
         wide: cx.inputs[1].element_type == ElementType::I64,
         extent: data[axis],
         inner,
@@ -326,9 +334,10 @@ fn bind_gather(cx: &BindContext<'_>) -> OpResult<Bound> {
     })
 }
 
-/// Slices along an axis; indices outside of it give zeros, as OpenVINO's Gather does.
+/// Slices along an axis; indices outside of it give zeros, as OpenVINO's Gather does, or an error, as ONNX's.
 #[derive(Debug)]
 struct GatherStep {
+    strict: bool,
     wide: bool,
     extent: usize,
     inner: usize,
@@ -337,7 +346,12 @@ struct GatherStep {
 }
 
 impl GatherStep {
-    fn gather(&self, io: &Io<'_>, range: Range<usize>, index: impl Fn(usize) -> i64) {
+    fn gather(
+        &self,
+        io: &Io<'_>,
+        range: Range<usize>,
+        index: impl Fn(usize) -> i64,
+    ) -> OpResult<()> {
         let (data, out): (&[u8], Out<'_, u8>) = (io.input(0), io.output(0));
         for item in range {
             let (outer, at) = (item / self.picked, item % self.picked);
@@ -349,9 +363,13 @@ impl GatherStep {
                     let from = (outer * self.extent + i) * self.inner;
                     row.copy_from_slice(&data[from..from + self.inner]);
                 }
+                None if self.strict => {
+                    return Err(invalid(IndexError { found: index, at, axis: self.extent }));
+                }
                 None => row.fill(0),
             }
         }
+        Ok(())
     }
 }
 
@@ -367,11 +385,10 @@ impl Step for GatherStep {
     fn run(&self, io: &Io<'_>, range: Range<usize>, _: &mut [u8]) -> OpResult<()> {
         if self.wide {
             let indices = io.input::<i64>(1);
-            self.gather(io, range, |i| indices[i]);
+            self.gather(io, range, |i| indices[i])
         } else {
             let indices = io.input::<i32>(1);
-            self.gather(io, range, |i| i64::from(indices[i]));
+            self.gather(io, range, |i| i64::from(indices[i]))
         }
-        Ok(())
     }
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use roxmltree::Node;
 
-use super::{MAX_DEPTH, Source, bodies::Extra};
+use super::{MAX_DEPTH, Source, bodies::Extra, variables::Variables};
 use crate::{
     error::{ReadError, Result},
     model::{Model, Value},
@@ -70,9 +70,24 @@ pub(super) fn read(
         graph.parameters.insert(layer.id, graph.model.parameters().len());
         values[i] = vec![parameter(source, layer, &mut graph.model)?];
     }
+    let mut variables = Variables::default();
     for i in order(source, &layers, &inputs)? {
         let layer = &layers[i];
         if matches!(layer.kind, "Parameter" | "Result") {
+            continue;
+        }
+        if matches!(layer.kind, "ReadValue" | "Assign") {
+            let argument = match inputs[i][..] {
+                [] => None,
+                [(from, output), ..] => Some(value(source, &layers, &values, from, output)?),
+            };
+            if depth > 0 {
+                return Err(source.malformed(format!(
+                    "{} {:?} is inside of a body, where variables are not supported",
+                    layer.kind, layer.name
+                )));
+            }
+            values[i] = vec![variables.layer(source, layer, argument, &mut graph.model)?];
             continue;
         }
         if layer.kind == "Const" {
@@ -97,6 +112,7 @@ pub(super) fn read(
         graph.results.insert(layer.id, graph.model.outputs().len());
         graph.model.add_output(name, value);
     }
+    variables.finish(source, &mut graph.model)?;
     Ok(graph)
 }
 

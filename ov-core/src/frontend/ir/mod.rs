@@ -1,10 +1,11 @@
 //! The OpenVINO IR front end, versions 10 and 11: XML with weights in a second file.
 //!
-//! It knows no operator but the four that carry the graph itself (Parameter, Result, Const, and the bodies of control
-//! flow): attributes are read by each operator's own visitor.
+//! It knows no operator but those that carry the graph itself (Parameter, Result, Const, `ReadValue`, Assign, and the bodies
+//! of control flow): attributes are read by each operator's own visitor.
 
 mod bodies;
 mod graph;
+mod variables;
 mod weights;
 
 use bytes::Bytes;

@@ -1,6 +1,6 @@
 //! What a converter of one ONNX operator sees: the node's inputs and attributes, and the model to add to.
 
-use std::{collections::HashMap, rc::Rc};
+use std::{cell::Cell, collections::HashMap, rc::Rc};
 
 use super::{
     convert::Converter,
@@ -58,6 +58,8 @@ pub struct NodeContext<'a, 'c> {
     pub(super) inputs: Vec<Option<Value>>,
     pub(super) function_attributes: Rc<HashMap<String, AttributeProto>>,
     pub(super) opset: i64,
+    /// Inputs that the converter has asked for: 0 up to here.
+    pub(super) asked: Cell<usize>,
 }
 
 impl NodeContext<'_, '_> {
@@ -84,10 +86,27 @@ impl NodeContext<'_, '_> {
         }
     }
 
+    /// Whether a converter wrote the node as part of another operator, so that the file does not hold it.
+    #[must_use]
+    pub fn is_composed(&self) -> bool {
+        self.converter.frames.0.last().and_then(|f| f.scopes.last()).is_some_and(|s| s.composed)
+    }
+
     /// Number of inputs written in the file, missing ones included.
     #[must_use]
     pub fn input_count(&self) -> usize {
+        self.asked.set(self.inputs.len());
         self.inputs.len()
+    }
+
+    /// An error if the file gives inputs that the converter never asked for: the operator has none there.
+    pub(super) fn expect_inputs_asked(&self) -> Result<(), ConvertError> {
+        let given = self.inputs.iter().rposition(Option::is_some).map_or(0, |i| i + 1);
+        let asked = self.asked.get();
+        if given <= asked {
+            return Ok(());
+        }
+        Err(OpError::InputCount { got: given, expected: format!("at most {asked}") }.into())
     }
 
     /// Number of outputs written in the file.
@@ -119,11 +138,13 @@ impl NodeContext<'_, '_> {
     /// Input `index`, unless it is left out.
     #[must_use]
     pub fn optional_input(&self, index: usize) -> Option<Value> {
+        self.asked.set(self.asked.get().max(index + 1));
         self.inputs.get(index).copied().flatten()
     }
 
     /// Every input; ones left out become [`Tensor::absent`], trailing ones are dropped.
     pub fn all_inputs(&mut self) -> Vec<Value> {
+        self.asked.set(self.inputs.len());
         let inputs = self.inputs.clone();
         let last = inputs.iter().rposition(Option::is_some).map_or(0, |i| i + 1);
         inputs[..last]

@@ -1,6 +1,6 @@
 //! Converts graphs: values by name, nodes by the operator table, functions expanded, nested graphs captured.
 
-use std::{collections::HashMap, rc::Rc};
+use std::{cell::Cell, collections::HashMap, rc::Rc};
 
 use super::{
     context::{ConvertError, NodeContext},
@@ -22,6 +22,10 @@ use crate::{
 
 /// Nested graphs and function calls inside each other.
 const MAX_DEPTH: usize = 64;
+/// The newest opset of `ai.onnx` that the table of operators knows.
+const NEWEST_OPSET: i64 = 28;
+/// From this version of the format on, models import their operators.
+const IMPORTS_SINCE: i64 = 3;
 /// Nodes that are converted, those of loop bodies again until their types settle.
 const MAX_CONVERSIONS: u64 = 4 * MAX_NODES;
 
@@ -61,7 +65,12 @@ pub(super) fn convert_model(
         converted: 0,
         depth: 0,
     };
-    let opsets = opset_map(&proto.opset_import);
+    let mut opsets = opset_map(&proto.opset_import)
+        .map_err(|detail| converter.malformed(format!("{detail} (imports of the model)")))?;
+    // Files older than the imports are of the first opset.
+    if proto.ir_version.is_none_or(|v| v < IMPORTS_SINCE) {
+        opsets.entry(String::new()).or_insert(1);
+    }
     let scope = Scope { opsets: Rc::new(opsets), ..Scope::default() };
     converter.frames.0.push(Frame {
         model: Model::new(graph.name.clone()),
@@ -77,8 +86,31 @@ pub(super) fn canonical_domain(domain: &str) -> &str {
     if domain == "ai.onnx" { "" } else { domain }
 }
 
-fn opset_map(imports: &[super::proto::OperatorSetId]) -> HashMap<String, i64> {
-    imports.iter().map(|o| (canonical_domain(&o.domain).to_owned(), o.version)).collect()
+/// Version of each domain; the text of an error when that is not clear or not known.
+///
+/// "An implementation must support all operators in the set or reject the model":
+/// <https://github.com/onnx/onnx/blob/main/docs/IR.md#models>.
+fn opset_map(
+    imports: &[super::proto::OperatorSetId],
+) -> std::result::Result<HashMap<String, i64>, String> {
+    let mut map = HashMap::new();
+    for import in imports {
+        let (domain, version) = (canonical_domain(&import.domain), import.version);
+        if domain.is_empty() && version > NEWEST_OPSET {
+            return Err(format!(
+                "opset {version} of ai.onnx is not known, expected at most {NEWEST_OPSET}; onnx.version_converter gives \
+                 a model of an older one"
+            ));
+        }
+        let before = map.insert(domain.to_owned(), version);
+        if let Some(before) = before.filter(|b| *b != version) {
+            let shown = if domain.is_empty() { "ai.onnx" } else { domain };
+            return Err(format!(
+                "opsets {before} and {version} of {shown} are both imported, expected one of them"
+            ));
+        }
+    }
+    Ok(map)
 }
 
 impl<'c> Converter<'c> {
@@ -202,8 +234,17 @@ impl<'c> Converter<'c> {
             return self.call_function(function, node, &inputs);
         }
         let scope = self.frames.scope();
-        let (opset, function_attributes) =
-            (scope.opsets.get(domain).copied().unwrap_or(1), Rc::clone(&scope.attributes));
+        let (imported, function_attributes) =
+            (scope.opsets.get(domain).copied(), Rc::clone(&scope.attributes));
+        if domain.is_empty() && imported.is_none() {
+            return Err(self
+                .malformed(format!(
+                    "{} {:?} is of ai.onnx, which is not imported: expected an opset_import with a version of it",
+                    node.op_type, node.name
+                ))
+                .into());
+        }
+        let opset = imported.unwrap_or(1);
         let shown_domain = if domain.is_empty() { "ai.onnx" } else { domain };
         let name = if node.name.is_empty() {
             node.output.first().cloned().unwrap_or_default()
@@ -220,8 +261,14 @@ impl<'c> Converter<'c> {
             }
             .into());
         };
-        let mut cx = NodeContext { converter: self, node, inputs, function_attributes, opset };
-        convert(&mut cx).map_err(|e| match e {
+        let asked = Cell::new(0);
+        let mut cx =
+            NodeContext { converter: self, node, inputs, function_attributes, opset, asked };
+        let converted = convert(&mut cx).and_then(|outputs| {
+            cx.expect_inputs_asked()?;
+            Ok(outputs)
+        });
+        converted.map_err(|e| match e {
             ConvertError::Op(source) => ReadError::Node {
                 op: node.op_type.clone(),
                 domain: shown_domain.to_owned(),
@@ -254,6 +301,9 @@ impl<'c> Converter<'c> {
         inputs: &[Option<Value>],
     ) -> Result<Vec<Value>> {
         self.enter()?;
+        let mut opsets = opset_map(&function.opset_import).map_err(|detail| {
+            self.malformed(format!("{detail} (imports of function {:?})", function.name))
+        })?;
         let outer = self.frames.scope();
         let mut attributes: HashMap<String, AttributeProto> =
             function.attribute_proto.iter().map(|a| (a.name.clone(), a.clone())).collect();
@@ -267,7 +317,6 @@ impl<'c> Converter<'c> {
                 attributes.insert(attribute.name.clone(), resolved.clone());
             }
         }
-        let mut opsets = opset_map(&function.opset_import);
         for (domain, version) in outer.opsets.iter() {
             opsets.entry(domain.clone()).or_insert(*version);
         }
@@ -289,6 +338,7 @@ impl<'c> Converter<'c> {
             values,
             attributes: Rc::new(attributes),
             opsets: Rc::new(opsets),
+            composed: false,
         });
         let converted = if absent.is_empty() {
             self.convert_nodes(&function.node)
@@ -340,7 +390,12 @@ impl<'c> Converter<'c> {
             Rc::make_mut(&mut opsets).insert(String::new(), opset);
         }
         let values = inputs.iter().map(|(n, v)| ((*n).to_owned(), *v)).collect();
-        self.frames.top().scopes.push(Scope { values, attributes: Rc::default(), opsets });
+        self.frames.top().scopes.push(Scope {
+            values,
+            attributes: Rc::default(),
+            opsets,
+            composed: opset.is_some(),
+        });
         let converted = self.convert_nodes(nodes);
         let scope = self.frames.top().scopes.pop().expect("the scope was pushed above");
         self.depth -= 1;
@@ -365,7 +420,7 @@ impl<'c> Converter<'c> {
     ) -> Result<(Model, Vec<Value>)> {
         self.enter()?;
         let opsets = Rc::clone(&self.frames.scope().opsets);
-        let scope = Scope { values: HashMap::new(), attributes: Rc::clone(attributes), opsets };
+        let scope = Scope { attributes: Rc::clone(attributes), opsets, ..Scope::default() };
         self.frames.0.push(Frame {
             model: Model::new(graph.name.clone()),
             scopes: vec![scope],

@@ -16,6 +16,8 @@ pub(super) struct Scope {
     pub(super) attributes: Rc<HashMap<String, AttributeProto>>,
     /// Opset version of each domain.
     pub(super) opsets: Rc<HashMap<String, i64>>,
+    /// Whether its nodes were written by a converter and not by the file.
+    pub(super) composed: bool,
 }
 
 /// One graph under construction.

@@ -75,6 +75,12 @@ impl OpRules for If {
     fn infer(&self, cx: &InferContext<'_>) -> OpResult<Vec<OutputType>> {
         cx.expect_inputs(1..=usize::MAX)?;
         cx.expect_type(0, "boolean", |t| t == ElementType::Boolean)?;
+        if let Some(shape) = cx.shape(0).to_shape() {
+            op_ensure!(
+                shape.checked_len() == Some(1),
+                "the condition has shape {shape}, expected one element"
+            );
+        }
         op_ensure!(
             self.then_outputs.len() == self.else_outputs.len(),
             "the branches give {} and {} outputs",

@@ -1,8 +1,10 @@
 //! Matrix products.
 
 mod integer;
+mod inverse;
 
 pub use integer::MatMulInteger;
+pub use inverse::Inverse;
 
 use super::{
     BroadcastPlan, InferContext, MAX_ELEMENTS, OpEntry, OpError, OpResult, OpRules, OutputType, broadcast_shapes,
@@ -189,7 +191,7 @@ impl OpRules for MatMul {
 }
 
 /// Operators of this family.
-pub const OPS: &[OpEntry] = &[OpEntry::of::<MatMul>(), OpEntry::of::<MatMulInteger>()];
+pub const OPS: &[OpEntry] = &[OpEntry::of::<MatMul>(), OpEntry::of::<MatMulInteger>(), OpEntry::of::<Inverse>()];
 
 #[cfg(test)]
 mod tests {

@@ -1,12 +1,18 @@
 //! Texts: joining, splitting, normalising, matching and counting.
 
+mod hash;
 mod ngrams;
 mod pattern;
 #[cfg(test)]
 mod tests;
+mod tokenizer;
+mod tokens;
 
+pub use hash::MurmurHash3;
 pub use ngrams::{TfIdfVectorizer, Weighting};
 pub use pattern::RegexFullMatch;
+pub use tokenizer::Tokenizer;
+pub use tokens::{BifurcationDetector, NGramRepeatBlock};
 
 use std::collections::HashSet;
 
@@ -192,4 +198,8 @@ pub const OPS: &[OpEntry] = &[
     OpEntry::of::<StringNormalizer>(),
     OpEntry::of::<RegexFullMatch>(),
     OpEntry::of::<TfIdfVectorizer>(),
+    OpEntry::of::<Tokenizer>(),
+    OpEntry::of::<MurmurHash3>(),
+    OpEntry::of::<NGramRepeatBlock>(),
+    OpEntry::of::<BifurcationDetector>(),
 ];

@@ -1,5 +1,6 @@
 //! Boxes, regions and sampling grids.
 
+mod crop;
 mod grid;
 mod image;
 mod jpeg;
@@ -8,6 +9,7 @@ mod suppression;
 #[cfg(test)]
 mod tests;
 
+pub use crop::{CropAndResize, CropMode};
 pub use grid::{AffineGrid, GridMode, GridPadding, GridSample};
 pub use image::{ImageDecoder, PixelFormat};
 pub use regions::{AlignMode, PoolMode, RoiAlign, RoiPooling, RoiPoolingMethod};
@@ -23,4 +25,5 @@ pub const OPS: &[OpEntry] = &[
     OpEntry::of::<RoiPooling>(),
     OpEntry::of::<NonMaxSuppression>(),
     OpEntry::of::<ImageDecoder>(),
+    OpEntry::of::<CropAndResize>(),
 ];

@@ -27,7 +27,7 @@ fn apply(cx: &mut Rewriter<'_>, root: NodeId) -> Result<Patch, NoMatch> {
     let (target, special_zero) = target(m, x, root.into())
         .ok_or(NoMatch::CheckFailed("more than one extent is not known"))?;
     let shape = cx.i64s(&target, root);
-    let y = cx.add(Reshape { special_zero }, &[x, shape], root)?;
+    let y = cx.add(Reshape { special_zero, ..Reshape::default() }, &[x, shape], root)?;
     Ok(Patch::replace(root, y))
 }
 
@@ -91,14 +91,14 @@ mod tests {
         let one = b.i64s(&[1]);
         let v = b.add(Squeeze {}, &[x, one]);
         let shape = b.i64s(&[0, 3, -1]);
-        let v = b.add(Reshape { special_zero: true }, &[v, shape]);
+        let v = b.add(Reshape { special_zero: true, ..Reshape::default() }, &[v, shape]);
         let zero = b.i64s(&[0]);
         let v = b.add(Unsqueeze {}, &[v, zero]);
         expect![[r#"
             model "test"
               %0 = Parameter() {element_type=f32, shape=[2,1,6]} : f32[2,1,6] "n0"
               %11 = Constant() {value=i64[4] [1.0, 2.0, 3.0, 2.0]} : i64[4] "n6"
-              %12 = Reshape(%0, %11) {special_zero=false} : f32[1,2,3,2] "n6"
+              %12 = Reshape(%0, %11) {special_zero=false, strict=false} : f32[1,2,3,2] "n6"
               return %12 as "y"
         "#]]
         .assert_eq(&rewritten(&b.output(v), TABLE).to_string());
@@ -118,7 +118,7 @@ mod tests {
             model "test"
               %0 = Parameter() {element_type=f32, shape=[?,6]} : f32[?,6] "n0"
               %8 = Constant() {value=i64[3] [-1.0, 2.0, 3.0]} : i64[3] "n7"
-              %9 = Reshape(%0, %8) {special_zero=false} : f32[?,2,3] "n7"
+              %9 = Reshape(%0, %8) {special_zero=false, strict=false} : f32[?,2,3] "n7"
               return %9 as "y"
         "#]]
         .assert_eq(&rewritten(&b.output(v), TABLE).to_string());

@@ -143,12 +143,24 @@ fn pairs(list: impl IntoIterator<Item = (usize, usize)>) -> Vec<i64> {
     list.into_iter().flat_map(|(a, b)| [a as i64, b as i64]).collect()
 }
 
+/// The trip count, where a negative one means no limit: in ONNX it means no iteration, and a missing one no limit.
+fn trip_count(cx: &mut NodeContext<'_, '_>) -> Result<Value, ConvertError> {
+    let Some(count) = cx.optional_input(0) else {
+        return Ok(cx.constant(Tensor::scalar(-1i64)));
+    };
+    match cx.constant_value(count).and_then(|t| t.element_as_i64(0)) {
+        Some(known) if known >= 0 => Ok(count),
+        Some(_) => Ok(cx.constant(Tensor::scalar(0i64))),
+        None => {
+            let zero = cx.scalar_like(0.0, count)?;
+            cx.compose("Max", &[count, zero], &[])
+        }
+    }
+}
+
 fn loop_(cx: &mut NodeContext<'_, '_>) -> ConvertResult {
     let graph = cx.graph("body")?;
-    let trip_count = match cx.optional_input(0) {
-        Some(v) => v,
-        None => cx.constant(Tensor::scalar(-1i64)),
-    };
+    let trip_count = trip_count(cx)?;
     let has_condition = cx.optional_input(1).is_some();
     let condition = match cx.optional_input(1) {
         Some(v) => v,

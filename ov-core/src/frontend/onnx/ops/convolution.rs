@@ -60,6 +60,14 @@ pub(super) fn windows(cx: &NodeContext<'_, '_>, n: usize) -> Result<Windows, Con
     };
     let pads = list("pads", 0, 2 * n)?;
     let (begin, end) = if auto_pad == AutoPad::Explicit {
+        if pads.iter().any(|p| *p < 0) {
+            return Err(OpError::Attribute {
+                name: "pads",
+                got: format!("{pads:?}"),
+                expected: "values from 0 on (a Slice or Pad before the node crops)".to_owned(),
+            }
+            .into());
+        }
         (pads[..n].to_vec(), pads[n..].to_vec())
     } else {
         (vec![0; n], vec![0; n])
@@ -98,19 +106,39 @@ fn grouped(cx: &mut NodeContext<'_, '_>, filters: Value, groups: i64) -> Result<
     let rest = cx.add(Slice {}, &[shape, one, end, one])?;
     let head = cx.i64s_constant(&[groups, -1]);
     let target = cx.add(Concat { axis: 0 }, &[head, rest])?;
-    cx.add(Reshape { special_zero: false }, &[filters, target])
+    cx.add(Reshape { special_zero: false, ..Reshape::default() }, &[filters, target])
 }
 
 fn spatial_axes(cx: &NodeContext<'_, '_>, data: Value, filters: Value) -> Result<usize, ConvertError> {
     let rank = cx.shape(filters).rank().map_or_else(|| cx.rank(data), Ok)?;
-    rank.checked_sub(2).filter(|n| *n > 0).ok_or_else(|| {
-        OpError::Invalid(format!("filters have rank {rank}, expected 3 or more")).into()
-    })
+    let n = rank.checked_sub(2).filter(|n| *n > 0).ok_or_else(|| {
+        ConvertError::from(OpError::Invalid(format!("filters have rank {rank}, expected 3 or more")))
+    })?;
+    if let Some(kernel) = cx.optional_i64s("kernel_shape")?.filter(|k| !k.is_empty()) {
+        let shape = cx.shape(filters);
+        let same = kernel.len() == n
+            && kernel.iter().enumerate().all(|(i, k)| {
+                *k > 0 && shape.dim(i + 2).value().is_none_or(|d| i64::try_from(d) == Ok(*k))
+            });
+        if !same {
+            return Err(OpError::Attribute {
+                name: "kernel_shape",
+                got: format!("{kernel:?}"),
+                expected: format!("the last {n} extents of the filters {shape}"),
+            }
+            .into());
+        }
+    }
+    Ok(n)
 }
 
 /// `value + bias[1, -1, 1…]`.
 fn add_bias(cx: &mut NodeContext<'_, '_>, value: Value, bias: Option<Value>, n: usize) -> ConvertResult {
     let Some(bias) = bias else { return Ok(vec![value]) };
+    let channels = cx.shape(value).dim(1).value();
+    if let Some((len, channels)) = cx.shape(bias).to_shape().map(|s| s.elements()).zip(channels).filter(|(a, b)| a != b) {
+        return Err(OpError::Invalid(format!("the bias has {len} values, expected one for each of {channels} output channels")).into());
+    }
     let mut shape = vec![1i64; n + 2];
     shape[1] = -1;
     let bias = match cx.constant_value(bias) {

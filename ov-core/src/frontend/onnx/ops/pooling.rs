@@ -28,13 +28,31 @@ fn kernel(cx: &NodeContext<'_, '_>) -> Result<Vec<i64>, ConvertError> {
     Ok(kernel)
 }
 
+/// The windows of a pool: padding is narrower than the kernel, or some windows would hold no elements.
+fn pool_windows(cx: &NodeContext<'_, '_>, kernel: &[i64]) -> Result<Windows, ConvertError> {
+    let windows = windows(cx, kernel.len())?;
+    for (i, k) in kernel.iter().enumerate() {
+        let span = (k - 1).saturating_mul(windows.dilations[i]).saturating_add(1);
+        let widest = windows.begin[i].max(windows.end[i]);
+        if widest > 0 && widest >= span {
+            return Err(OpError::Attribute {
+                name: "pads",
+                got: format!("{widest} on axis {i}"),
+                expected: format!("less than the {span} elements that the kernel spans"),
+            }
+            .into());
+        }
+    }
+    Ok(windows)
+}
+
 fn rounding(cx: &NodeContext<'_, '_>) -> Result<Rounding, ConvertError> {
     Ok(if cx.bool("ceil_mode", false)? { Rounding::CeilTorch } else { Rounding::Floor })
 }
 
 fn max_pool(cx: &mut NodeContext<'_, '_>) -> ConvertResult {
     let (x, kernel) = (cx.input(0)?, kernel(cx)?);
-    let Windows { strides, dilations, begin, end, auto_pad } = windows(cx, kernel.len())?;
+    let Windows { strides, dilations, begin, end, auto_pad } = pool_windows(cx, &kernel)?;
     let op = MaxPool {
         strides,
         dilations,
@@ -71,7 +89,7 @@ fn column_major(cx: &mut NodeContext<'_, '_>, x: Value, indices: Value) -> Resul
 
 fn average_pool(cx: &mut NodeContext<'_, '_>) -> ConvertResult {
     let (x, kernel) = (cx.input(0)?, kernel(cx)?);
-    let Windows { strides, dilations, begin, end, auto_pad } = windows(cx, kernel.len())?;
+    let Windows { strides, dilations, begin, end, auto_pad } = pool_windows(cx, &kernel)?;
     let op = AvgPool {
         strides,
         dilations,
@@ -87,7 +105,7 @@ fn average_pool(cx: &mut NodeContext<'_, '_>) -> ConvertResult {
 
 fn lp_pool(cx: &mut NodeContext<'_, '_>) -> ConvertResult {
     let (x, kernel) = (cx.input(0)?, kernel(cx)?);
-    let Windows { strides, dilations, begin, end, auto_pad } = windows(cx, kernel.len())?;
+    let Windows { strides, dilations, begin, end, auto_pad } = pool_windows(cx, &kernel)?;
     let op = LpPool {
         strides,
         dilations,

@@ -17,13 +17,14 @@ use crate::{
 fn reshape(cx: &mut NodeContext<'_, '_>) -> ConvertResult {
     let (x, shape) = (cx.input(0)?, cx.input(1)?);
     let special_zero = !cx.bool("allowzero", false)?;
-    Ok(vec![cx.add(Reshape { special_zero }, &[x, shape])?])
+    let op = Reshape { special_zero, strict: !cx.is_composed() };
+    Ok(vec![cx.add(op, &[x, shape])?])
 }
 
 fn reshape_1(cx: &mut NodeContext<'_, '_>) -> ConvertResult {
     let (x, shape) = (cx.input(0)?, cx.i64s("shape", &[])?);
     let shape = cx.i64s_constant(&shape);
-    Ok(vec![cx.add(Reshape { special_zero: true }, &[x, shape])?])
+    Ok(vec![cx.add(Reshape { special_zero: true, strict: !cx.is_composed() }, &[x, shape])?])
 }
 
 fn squeeze(cx: &mut NodeContext<'_, '_>) -> ConvertResult {
@@ -75,7 +76,7 @@ fn flatten(cx: &mut NodeContext<'_, '_>) -> ConvertResult {
     };
     let special_zero = target == [0, -1] && !shape.is_static();
     let target = cx.i64s_constant(&target);
-    Ok(vec![cx.add(Reshape { special_zero }, &[x, target])?])
+    Ok(vec![cx.add(Reshape { special_zero, ..Reshape::default() }, &[x, target])?])
 }
 
 fn flatten_dynamic(cx: &mut NodeContext<'_, '_>, x: Value, axis: i64) -> ConvertResult {
@@ -83,7 +84,7 @@ fn flatten_dynamic(cx: &mut NodeContext<'_, '_>, x: Value, axis: i64) -> Convert
     let rows = cx.compose("ReduceProd", &[head], &[("keepdims", Attr::Int(1))])?;
     let rest = cx.i64s_constant(&[-1]);
     let target = cx.compose("Concat", &[rows, rest], &[("axis", Attr::Int(0))])?;
-    Ok(vec![cx.add(Reshape { special_zero: false }, &[x, target])?])
+    Ok(vec![cx.add(Reshape { special_zero: false, ..Reshape::default() }, &[x, target])?])
 }
 
 fn shape_part(

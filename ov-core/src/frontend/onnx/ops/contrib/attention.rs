@@ -232,11 +232,54 @@ pub(super) fn quantized_attention(cx: &mut NodeContext<'_, '_>) -> ConvertResult
     self_attention(cx, x, weights, cx.optional_input(2), rest)
 }
 
+/// Where the inputs of an attention over query, key and value (0 to 2) stand.
+struct Places {
+    bias: usize,
+    mask: usize,
+    attention_bias: usize,
+    past: [usize; 2],
+    /// What is refused when it is given.
+    refused: std::ops::Range<usize>,
+}
+
 pub(super) fn multi_head_attention(cx: &mut NodeContext<'_, '_>) -> ConvertResult {
+    let places = Places { bias: 3, mask: 4, attention_bias: 5, past: [6, 7], refused: 8..10 };
+    multi_head(cx, &places)
+}
+
+/// One query per sequence, with a past that grows, or that is the first part of a buffer which the result has too.
+pub(super) fn decoder_masked_multi_head_attention(cx: &mut NodeContext<'_, '_>) -> ConvertResult {
+    let shares = cx.bool("past_present_share_buffer", false)?;
+    let refused = if shares { 8..10 } else { 7..10 };
+    let places = Places { bias: 10, mask: 3, attention_bias: 4, past: [5, 6], refused };
+    let buffers = [5, 6].map(|i| cx.optional_input(i));
+    let (true, [Some(keys), Some(values)]) = (shares, buffers) else {
+        return multi_head(cx, &places);
+    };
+    let count = cx.input(7)?;
+    let count = cx.compose("Cast", &[count], &[("to", Attr::Int(7))])?;
+    let count = cx.reshape(count, &[1])?;
+    let one = cx.i64s_constant(&[1]);
+    let after = cx.compose("Add", &[count, one], &[])?;
+    let (start, end, axis) =
+        (cx.i64s_constant(&[0]), cx.i64s_constant(&[i64::MAX]), cx.i64s_constant(&[2]));
+    let mut rests = Vec::new();
+    for (place, buffer) in [(5, keys), (6, values)] {
+        cx.inputs[place] = Some(cx.compose("Slice", &[buffer, start, count, axis], &[])?);
+        rests.push(cx.compose("Slice", &[buffer, after, end, axis], &[])?);
+    }
+    let mut given = multi_head(cx, &places)?;
+    for (present, rest) in given[1..].iter_mut().zip(rests) {
+        *present = cx.compose("Concat", &[*present, rest], &[("axis", Attr::Int(2))])?;
+    }
+    Ok(given)
+}
+
+fn multi_head(cx: &mut NodeContext<'_, '_>, places: &Places) -> ConvertResult {
     let count = cx.i64("num_heads", 0)?;
     let query = cx.input(0)?;
-    if cx.optional_input(8).is_some() || cx.optional_input(9).is_some() || cx.wants_output(3) {
-        return unsupported("past_sequence_length, cache_indirection or qk");
+    if places.refused.clone().any(|i| cx.optional_input(i).is_some()) || cx.wants_output(3) {
+        return unsupported("past_sequence_length, beam_width, cache_indirection or qk");
     }
     let mut parts: Vec<Value> = match (cx.optional_input(1), cx.optional_input(2)) {
         (Some(key), Some(value)) => vec![query, key, value],
@@ -252,7 +295,7 @@ pub(super) fn multi_head_attention(cx: &mut NodeContext<'_, '_>) -> ConvertResul
         }
         _ => return unsupported("a query without keys"),
     };
-    let biases = match cx.optional_input(3) {
+    let biases = match cx.optional_input(places.bias) {
         None => vec![],
         Some(bias) => {
             let mut hidden = Vec::new();
@@ -276,9 +319,10 @@ pub(super) fn multi_head_attention(cx: &mut NodeContext<'_, '_>) -> ConvertResul
         }
     }
     let filter = cx.f32("mask_filter_value", -10000.0)?;
-    let mut mask = key_mask(cx, cx.optional_input(4), query, filter)?;
-    mask.bias = sum_of(cx, mask.bias, cx.optional_input(5))?;
-    let past = cx.optional_input(6).zip(cx.optional_input(7)).map(|(k, v)| [k, v]);
+    let mut mask = key_mask(cx, cx.optional_input(places.mask), query, filter)?;
+    mask.bias = sum_of(cx, mask.bias, cx.optional_input(places.attention_bias))?;
+    let [key, value] = places.past.map(|i| cx.optional_input(i));
+    let past = key.zip(value).map(|(k, v)| [k, v]);
     let heads =
         Heads { count, causal: cx.bool("unidirectional", false)?, scale: cx.f32("scale", 0.0)? };
     over_heads(cx, &heads, [parts[0], parts[1], parts[2]], past, mask)

@@ -96,7 +96,7 @@ pub(super) fn matmul_integer_to_float(cx: &mut NodeContext<'_, '_>) -> ConvertRe
 }
 
 /// Rows of packed values, each row padded to whole bytes, as a packed tensor without padding.
-fn repack(
+pub(super) fn repack(
     source: &Tensor,
     bits: usize,
     rows: usize,

@@ -1,9 +1,13 @@
 //! `com.microsoft` operators that real models carry, as compositions.
 
 mod attention;
+mod derived;
+mod experts;
 mod general;
 mod matmul;
 mod quantized;
+#[cfg(test)]
+mod tests;
 
 use super::{
     super::{Attr, ConvertError, NodeContext},
@@ -255,4 +259,33 @@ pub(super) const OPS: &[OnnxOp] = &[
     (MICROSOFT, "ExpandDims", 1, general::expand_dims),
     (MICROSOFT, "ReduceSumInteger", 1, general::reduce_sum_integer),
     (MICROSOFT, "CDist", 1, general::cdist),
+    (MICROSOFT, "DecoderMaskedMultiHeadAttention", 1, attention::decoder_masked_multi_head_attention),
+    (MICROSOFT, "Tokenizer", 1, derived::tokenizer),
+    (MICROSOFT, "MoE", 1, experts::mixture),
+    (MICROSOFT, "QMoE", 1, experts::quantized_mixture),
+    (MICROSOFT, "GatherBlockQuantized", 1, experts::gather_block_quantized),
+    (MICROSOFT, "GemmFastGelu", 1, experts::gemm_fast_gelu),
+    (MICROSOFT, "Inverse", 1, derived::inverse),
+    (MICROSOFT, "MurmurHash3", 1, derived::murmur_hash),
+    (MICROSOFT, "CropAndResize", 1, derived::crop_and_resize),
+    (MICROSOFT, "NGramRepeatBlock", 1, derived::ngram_repeat_block),
+    (MICROSOFT, "BifurcationDetector", 1, derived::bifurcation_detector),
+    (MICROSOFT, "TransposeMatMul", 1, matmul::fused_matmul),
+    (MICROSOFT, "FusedMatMulActivation", 1, derived::fused_matmul_activation),
+    (MICROSOFT, "MulInteger", 1, derived::mul_integer),
+    (MICROSOFT, "MatMulInteger16", 1, derived::matmul_integer_16),
+    (MICROSOFT, "QLinearReduceMean", 1, derived::quantized_mean),
+    (MICROSOFT, "BiasSoftmax", 1, derived::bias_softmax),
+    (MICROSOFT, "BiasDropout", 1, derived::bias_dropout),
+    (MICROSOFT, "GemmaRotaryEmbedding", 1, derived::gemma_rotary),
+    (MICROSOFT, "ComplexMul", 1, derived::complex_mul),
+    (MICROSOFT, "ComplexMulConj", 1, derived::complex_mul_conj),
+    (MICROSOFT, "IsAllFinite", 1, derived::is_all_finite),
+    (MICROSOFT, "TorchEmbedding", 1, derived::torch_embedding),
+    (MICROSOFT, "SampleOp", 1, derived::sample_op),
+    (MICROSOFT, "UnfoldTensor", 1, derived::unfold),
+    (MICROSOFT, "Rfft", 1, derived::rfft),
+    (MICROSOFT, "Irfft", 1, derived::irfft),
+    (MICROSOFT, "ConvTransposeWithDynamicPads", 1, derived::conv_transpose_dynamic_pads),
+    (MICROSOFT, "NhwcFusedConv", 1, derived::nhwc_fused_conv),
 ];
