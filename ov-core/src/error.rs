@@ -388,6 +388,22 @@ pub enum InferError {
     /// The request was cancelled.
     #[error("inference was canceled")]
     Canceled,
+    /// Inferences of a queue failed, or their callbacks did.
+    #[error("failed inferences of the queue: {failed}, the first with: {source}")]
+    Jobs {
+        /// How many.
+        failed: u64,
+        /// The error of the one that was started first.
+        source: Box<Error>,
+    },
+    /// A callback of a queue would wait for its own end.
+    #[error("{call} in a callback of the same queue would wait for itself: {fix}")]
+    WaitsForItself {
+        /// What was called.
+        call: &'static str,
+        /// What to do instead.
+        fix: &'static str,
+    },
     /// An operator failed on the values it got.
     #[error("{op} {node:?}: {source}")]
     Op {
