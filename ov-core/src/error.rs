@@ -266,6 +266,20 @@ pub enum DeviceError {
         /// What to do instead, empty or starting with ": ".
         hint: String,
     },
+    /// Other models have reserved what was asked for.
+    #[error(
+        "No {name} resources available: asked for {asked}, reserved by other models are {reserved}{hint}"
+    )]
+    Reserved {
+        /// The device.
+        name: String,
+        /// What was asked for, and what of it there is.
+        asked: String,
+        /// What is not free.
+        reserved: String,
+        /// What to do, empty or starting with ": ".
+        hint: String,
+    },
     /// The device failed.
     #[error("device {name} failed: {source}")]
     Failed {

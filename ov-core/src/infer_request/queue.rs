@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{DROP_PATIENCE, InferRequest, Port, panicked};
+use super::{DROP_PATIENCE, InferRequest, Port, panicked, worker::adopt_thread};
 use crate::{
     compiled_model::CompiledModel,
     error::{DeviceError, Error, InferError, Result},
@@ -439,6 +439,7 @@ impl<T: Send + 'static> Drop for IdleRequest<'_, T> {
 
 /// Runs the inferences of request `lane` until the queue closes.
 fn serve<T: Send + 'static>(shared: &Shared<T>, lane: usize) {
+    let mut adopted = false;
     let mut state = shared.lock();
     loop {
         let Some(Job { mut request, number, userdata }) = state.accepted[lane].take() else {
@@ -449,6 +450,11 @@ fn serve<T: Send + 'static>(shared: &Shared<T>, lane: usize) {
             continue;
         };
         drop(state);
+        if !std::mem::replace(&mut adopted, true)
+            && let Some(device) = request.idle.as_deref()
+        {
+            adopt_thread(device);
+        }
         let mut result = request.cancel.check().and_then(|()| request.infer_accepted());
         if shared.ordered {
             let mut state = shared.lock();

@@ -13,7 +13,7 @@ use std::{
 use super::{Callback, Running, panicked, run};
 use crate::{
     error::{Error, InferError, Result},
-    plugin::CancelToken,
+    plugin::{CancelToken, SyncRequest},
 };
 
 /// A thread that runs one job at a time.
@@ -94,7 +94,11 @@ impl Worker {
 
 #[expect(clippy::needless_pass_by_value, reason = "the sender is gone before the last ring")]
 fn serve(incoming: &Receiver<Job>, finished: SyncSender<Done>, bell: &Bell) {
+    let mut adopted = false;
     while let Ok(Job { mut request, cancel, mut callback, device }) = incoming.recv() {
+        if !std::mem::replace(&mut adopted, true) {
+            adopt_thread(&*request);
+        }
         let mut result = run(&mut *request, &cancel, &device);
         if let Some(callback) = &mut callback {
             let told = match &result {
@@ -109,6 +113,13 @@ fn serve(incoming: &Receiver<Job>, finished: SyncSender<Done>, bell: &Bell) {
             return;
         }
         bell.ring();
+    }
+}
+
+/// Lets a request have the calling thread for itself. A panic of the device is left to the inference to show.
+pub(super) fn adopt_thread(request: &dyn SyncRequest) {
+    if catch_unwind(AssertUnwindSafe(|| request.adopt_thread())).is_err() {
+        tracing::warn!("the device panicked when a request got a thread of its own");
     }
 }
 
