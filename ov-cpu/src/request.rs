@@ -7,9 +7,11 @@ use ov_core::{
     error::{InferError, Result},
     plugin::{CancelToken, PortInfo, SyncRequest},
     profiling::{NodeProfile, NodeStatus},
+    property::ProcessorSet,
 };
 
 use crate::{
+    affinity,
     plan::Runner,
     priority::{Control, Place},
 };
@@ -19,6 +21,7 @@ use crate::{
 pub(crate) struct CpuRequest {
     runner: Runner,
     place: Arc<Place>,
+    seat: Seat,
     ports: Vec<PortInfo>,
     output_ports: Vec<PortInfo>,
     inputs: Vec<Tensor>,
@@ -30,10 +33,20 @@ pub(crate) struct CpuRequest {
     ran: bool,
 }
 
+/// A request's part of a stream.
+#[derive(Debug)]
+pub(crate) struct Seat {
+    /// The processors of the stream's first thread, when it shall be bound.
+    pub(crate) bind: Option<ProcessorSet>,
+    /// Counts the stream's requests.
+    pub(crate) _user: Arc<()>,
+}
+
 impl CpuRequest {
     pub(crate) fn new(
         mut runner: Runner,
         place: Arc<Place>,
+        seat: Seat,
         inputs: &[PortInfo],
         outputs: &[PortInfo],
     ) -> Result<Self> {
@@ -54,6 +67,7 @@ impl CpuRequest {
         Ok(Self {
             runner,
             place,
+            seat,
             set,
             ports: inputs.to_vec(),
             output_ports: outputs.to_vec(),
@@ -95,6 +109,12 @@ impl SyncRequest for CpuRequest {
         self.outputs
             .get(index)
             .filter(|t| self.ran || (!t.is_absent() && self.output_ports[index].shape.is_static()))
+    }
+
+    fn adopt_thread(&self) {
+        if let Some(processors) = &self.seat.bind {
+            affinity::bind_to(processors.ids());
+        }
     }
 
     fn infer(&mut self, cancel: &CancelToken) -> Result<()> {
