@@ -42,6 +42,7 @@ const PROPERTIES: &[PropertyInfo] = &[
     hint::INFERENCE_PRECISION.info(),
     hint::ENABLE_CPU_PINNING.info(),
     hint::ENABLE_CPU_RESERVATION.info(),
+    hint::CPU_PROCESSORS.info(),
     hint::SCHEDULING_CORE_TYPE.info(),
     hint::ENABLE_HYPER_THREADING.info(),
     hint::MODEL_DISTRIBUTION_POLICY.info(),

@@ -84,6 +84,10 @@ impl SyncRequest for CheckedRequest {
         self.check.settle()
     }
 
+    fn adopt_thread(&self) {
+        self.request.adopt_thread();
+    }
+
     fn execution_device(&self) -> Option<&str> {
         self.request.execution_device()
     }
@@ -106,5 +110,56 @@ impl SyncRequest for CheckedRequest {
 
     fn reset_states(&mut self) {
         self.request.reset_states();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    struct Inner(Arc<AtomicUsize>);
+
+    impl SyncRequest for Inner {
+        fn set_input(&mut self, _: usize, _: Tensor) -> Result<()> {
+            Ok(())
+        }
+
+        fn input(&self, _: usize) -> Option<&Tensor> {
+            None
+        }
+
+        fn input_mut(&mut self, _: usize) -> Option<&mut Tensor> {
+            None
+        }
+
+        fn set_output(&mut self, _: usize, _: Tensor) -> Result<()> {
+            Ok(())
+        }
+
+        fn output(&self, _: usize) -> Option<&Tensor> {
+            None
+        }
+
+        fn infer(&mut self, _: &CancelToken) -> Result<()> {
+            Ok(())
+        }
+
+        fn adopt_thread(&self) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn the_device_hears_of_a_thread_of_its_own() {
+        let adopted = Arc::new(AtomicUsize::new(0));
+        let check = Arc::new(WeightCheck::new(false));
+        let mut request = CheckedRequest { request: Box::new(Inner(Arc::clone(&adopted))), check };
+        request.adopt_thread();
+        assert_eq!(adopted.load(Ordering::Relaxed), 1);
+        request.infer(&CancelToken::new()).expect("no damage is known");
+        request.check.end(Err("damage".to_owned()));
+        request.infer(&CancelToken::new()).expect_err("damage is known");
     }
 }

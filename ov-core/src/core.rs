@@ -569,7 +569,10 @@ impl Job {
                 Some(self.done(model, true))
             }
             Err(e) => {
-                entry.reject(&e);
+                // A device that has no resources left says nothing about the blob; compiling gives the same error.
+                if !matches!(e, crate::Error::Device(_) | crate::Error::Property(_)) {
+                    entry.reject(&e);
+                }
                 None
             }
         }

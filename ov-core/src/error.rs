@@ -266,6 +266,20 @@ pub enum DeviceError {
         /// What to do instead, empty or starting with ": ".
         hint: String,
     },
+    /// Other models have reserved what was asked for.
+    #[error(
+        "No {name} resources available: asked for {asked}, reserved by other models are {reserved}{hint}"
+    )]
+    Reserved {
+        /// The device.
+        name: String,
+        /// What was asked for, and what of it there is.
+        asked: String,
+        /// What is not free.
+        reserved: String,
+        /// What to do, empty or starting with ": ".
+        hint: String,
+    },
     /// The device failed.
     #[error("device {name} failed: {source}")]
     Failed {
@@ -388,6 +402,22 @@ pub enum InferError {
     /// The request was cancelled.
     #[error("inference was canceled")]
     Canceled,
+    /// Inferences of a queue failed, or their callbacks did.
+    #[error("failed inferences of the queue: {failed}, the first with: {source}")]
+    Jobs {
+        /// How many.
+        failed: u64,
+        /// The error of the one that was started first.
+        source: Box<Error>,
+    },
+    /// A callback of a queue would wait for its own end.
+    #[error("{call} in a callback of the same queue would wait for itself: {fix}")]
+    WaitsForItself {
+        /// What was called.
+        call: &'static str,
+        /// What to do instead.
+        fix: &'static str,
+    },
     /// An operator failed on the values it got.
     #[error("{op} {node:?}: {source}")]
     Op {

@@ -1,13 +1,13 @@
 //! The request that users hold: checks what they give, runs it here or on a thread of its own.
 
+mod future;
+mod queue;
+mod worker;
+
 use std::{
     any::Any,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{
-        Arc,
-        mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, sync_channel},
-    },
-    thread,
+    sync::mpsc::{RecvTimeoutError, TryRecvError},
     time::Duration,
 };
 
@@ -18,6 +18,10 @@ use crate::{
     profiling::NodeProfile,
     tensor::Tensor,
 };
+use worker::{Done, Job, Worker, worker_ended};
+
+pub use future::InferFuture;
+pub use queue::{AsyncInferQueue, IdleRequest, QueueOptions, Submission};
 
 /// An input or output by index or by name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,7 +84,8 @@ type Running = Box<dyn SyncRequest>;
 /// Runs inferences of a compiled model, one at a time.
 ///
 /// [`InferRequest::infer`] runs on the calling thread; [`InferRequest::start_async`] on a thread of the request, which
-/// is started on first use. While an inference runs, everything but waiting and cancelling answers
+/// is started on first use, and [`InferRequest::start_async_future`] gives its end as a future. An [`AsyncInferQueue`]
+/// holds several requests. While an inference runs, everything but waiting and cancelling answers
 /// [`InferError::Busy`]. Dropping a running request cancels it.
 pub struct InferRequest {
     model: CompiledModel,
@@ -94,24 +99,6 @@ pub struct InferRequest {
     outcome: Option<Result<()>>,
     started: bool,
     callback: Option<Callback>,
-}
-
-struct Worker {
-    jobs: SyncSender<Job>,
-    done: Receiver<Done>,
-}
-
-struct Job {
-    request: Running,
-    cancel: CancelToken,
-    callback: Option<Callback>,
-    device: Arc<str>,
-}
-
-struct Done {
-    request: Running,
-    callback: Option<Callback>,
-    result: Result<()>,
 }
 
 impl std::fmt::Debug for InferRequest {
@@ -260,11 +247,22 @@ impl InferRequest {
     /// # Errors
     /// [`InferError`]; the request can be used again.
     pub fn infer(&mut self) -> Result<()> {
-        self.poll();
-        let Some(request) = self.idle.as_deref_mut() else { return Err(InferError::Busy.into()) };
-        check_inputs(request, &self.unsettled, self.model.inputs())?;
+        self.check_ready()?;
         self.cancel.reset();
+        self.infer_accepted()
+    }
+
+    /// Runs an inference whose inputs were checked, and whose cancel token was reset, when it was accepted.
+    fn infer_accepted(&mut self) -> Result<()> {
+        let Some(request) = self.idle.as_deref_mut() else { return Err(InferError::Busy.into()) };
         run(request, &self.cancel, self.model.device())
+    }
+
+    /// Refuses a request that runs or lacks an input.
+    fn check_ready(&mut self) -> Result<()> {
+        self.poll();
+        let Some(request) = self.idle.as_deref() else { return Err(InferError::Busy.into()) };
+        check_inputs(request, &self.unsettled, self.model.inputs())
     }
 
     /// Sets the inputs in order, runs, and gives the outputs. Convenient, not the fastest: outputs that the caller keeps
@@ -285,9 +283,7 @@ impl InferRequest {
     /// # Errors
     /// [`InferError::Busy`], [`InferError::NotSet`]; [`DeviceError::Failed`] when no thread can be started.
     pub fn start_async(&mut self) -> Result<()> {
-        self.poll();
-        let Some(request) = self.idle.as_deref() else { return Err(InferError::Busy.into()) };
-        check_inputs(request, &self.unsettled, self.model.inputs())?;
+        self.check_ready()?;
         if self.worker.is_none() {
             self.worker = Some(Worker::start().map_err(|e| DeviceError::Failed {
                 name: self.model.device().to_owned(),
@@ -311,6 +307,16 @@ impl InferRequest {
             self.callback = lost.0.callback;
             worker_ended(self.model.device())
         })
+    }
+
+    /// Starts an inference as [`InferRequest::start_async`] does and gives a future of its end, which any executor can
+    /// poll. The callback is called, too.
+    ///
+    /// # Errors
+    /// As [`InferRequest::start_async`].
+    pub fn start_async_future(&mut self) -> Result<InferFuture<'_>> {
+        self.start_async()?;
+        Ok(InferFuture::new(self))
     }
 
     /// Waits for the inference that [`InferRequest::start_async`] started and gives its result, once. Without one it
@@ -454,31 +460,6 @@ impl Drop for InferRequest {
 
 const DROP_PATIENCE: Duration = Duration::from_millis(50);
 
-impl Worker {
-    fn start() -> std::io::Result<Self> {
-        let (jobs, incoming) = sync_channel::<Job>(1);
-        let (finished, done) = sync_channel::<Done>(1);
-        thread::Builder::new().name("ov-request".to_owned()).spawn(move || {
-            while let Ok(Job { mut request, cancel, mut callback, device }) = incoming.recv() {
-                let mut result = run(&mut *request, &cancel, &device);
-                if let Some(callback) = &mut callback {
-                    let told = match &result {
-                        Ok(()) => Ok(()),
-                        Err(e) => Err(e),
-                    };
-                    let answer = catch_unwind(AssertUnwindSafe(|| callback(told)))
-                        .unwrap_or_else(|p| Err(panicked("the callback", &*p)));
-                    result = result.and(answer);
-                }
-                if finished.send(Done { request, callback, result }).is_err() {
-                    return;
-                }
-            }
-        })?;
-        Ok(Self { jobs, done })
-    }
-}
-
 fn run(request: &mut dyn SyncRequest, cancel: &CancelToken, device: &str) -> Result<()> {
     catch_unwind(AssertUnwindSafe(|| request.infer(cancel)))
         .unwrap_or_else(|p| Err(panicked(device, &*p)))
@@ -496,15 +477,6 @@ pub(crate) fn panic_text(payload: &(dyn Any + Send)) -> String {
         .map(|s| (*s).to_owned())
         .or_else(|| payload.downcast_ref::<String>().cloned())
         .unwrap_or_else(|| "no message".to_owned())
-}
-
-#[cold]
-fn worker_ended(device: &str) -> Error {
-    InferError::Other {
-        device: device.to_owned(),
-        detail: "the thread of the request has ended".to_owned(),
-    }
-    .into()
 }
 
 fn check_inputs(request: &dyn SyncRequest, unsettled: &[usize], ports: &[PortInfo]) -> Result<()> {

@@ -62,7 +62,10 @@ pub use compiled_model::CompiledModel;
 pub use core::{Core, DeviceStatus, Format, ReadOptions, Weights};
 pub use error::{Error, Result};
 pub use half;
-pub use infer_request::{Callback, InferRequest, Port};
+pub use infer_request::{
+    AsyncInferQueue, Callback, IdleRequest, InferFuture, InferRequest, Port, QueueOptions,
+    Submission,
+};
 pub use inventory;
 pub use model::Model;
 pub use ndarray;

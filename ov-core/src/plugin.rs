@@ -225,6 +225,10 @@ pub trait SyncRequest: Send {
     /// is not that of the result, [`InferError::Canceled`].
     fn infer(&mut self, cancel: &CancelToken) -> Result<()>;
 
+    /// Called on a thread that will run inferences of this request, and of no other, before the first of them: it may be
+    /// bound to the processors of the request's stream.
+    fn adopt_thread(&self) {}
+
     /// The device that ran the last inference, for requests that move between devices; `None` where there is one only.
     fn execution_device(&self) -> Option<&str> {
         None

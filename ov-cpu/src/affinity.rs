@@ -28,25 +28,39 @@ pub fn allowed_processors() -> Vec<usize> {
     all()
 }
 
-/// Binds the calling thread to one processor; false when the system refuses or has no such call.
-pub fn pin_to(processor: usize) -> bool {
+/// Binds the calling thread to these processors; false when the system refuses or has no such call.
+pub fn bind_to(processors: &[usize]) -> bool {
     #[cfg(target_os = "linux")]
     {
-        if processor >= 8 * size_of::<libc::cpu_set_t>() {
+        if processors.iter().any(|id| *id >= 8 * size_of::<libc::cpu_set_t>()) {
             return false;
         }
         // SAFETY: a zeroed cpu_set_t is a valid empty set.
         let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
-        // SAFETY: `processor` is below the number of bits in the set, checked above.
-        unsafe { libc::CPU_SET(processor, &mut set) };
+        for id in processors {
+            // SAFETY: `id` is below the number of bits in the set, checked above.
+            unsafe { libc::CPU_SET(*id, &mut set) };
+        }
         // SAFETY: `set` is a cpu_set_t of the size given; 0 is the calling thread.
         unsafe { libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const set) == 0 }
     }
     #[cfg(not(target_os = "linux"))]
     {
-        let _unused = processor;
+        let _unused = processors;
         false
     }
+}
+
+/// The processor that the calling thread runs on right now, where the system tells.
+#[must_use]
+pub fn current_processor() -> Option<usize> {
+    #[cfg(target_os = "linux")]
+    {
+        // SAFETY: the call has no preconditions.
+        usize::try_from(unsafe { libc::sched_getcpu() }).ok()
+    }
+    #[cfg(not(target_os = "linux"))]
+    None
 }
 
 #[cfg(test)]
@@ -58,5 +72,20 @@ mod tests {
         let allowed = allowed_processors();
         assert!(!allowed.is_empty());
         assert!(allowed.is_sorted());
+    }
+
+    #[test]
+    fn a_bound_thread_stays_where_it_was_bound() {
+        let last = *allowed_processors().last().expect("at least one");
+        let there = std::thread::spawn(move || {
+            assert!(bind_to(&[last]) || cfg!(not(target_os = "linux")));
+            (allowed_processors(), current_processor())
+        });
+        let (allowed, current) = there.join().expect("runs");
+        if cfg!(target_os = "linux") {
+            assert_eq!((allowed, current), (vec![last], Some(last)));
+        }
+        assert!(!bind_to(&[]), "nowhere");
+        assert!(!bind_to(&[usize::MAX]));
     }
 }

@@ -7,14 +7,20 @@ use ov_core::{
     cache::DigestSink,
     error::{PropertyError, Result},
     property::{
-        PropertyInfo, PropertyMap, cache, device,
+        ProcessorSet, PropertyInfo, PropertyMap, cache, device,
         hint::{self, ExecutionMode, PerformanceMode, Priority, SchedulingCoreType},
-        info, log,
-        streams::{self, Streams},
+        info, log, streams,
     },
 };
 
-use crate::{DEVICE_NAME, lower::Options, simd::Isa, topology::Topology};
+use crate::{
+    DEVICE_NAME,
+    lower::Options,
+    placement::{StreamPlace, Wish},
+    reservation,
+    simd::Isa,
+    topology::Topology,
+};
 
 /// How long idle threads of a latency stream poll before they sleep.
 const LATENCY_SPIN: Duration = Duration::from_micros(200);
@@ -29,6 +35,8 @@ pub(crate) const PROPERTIES: &[PropertyInfo] = &[
     hint::EXECUTION_MODE.info(),
     hint::INFERENCE_PRECISION.info(),
     hint::ENABLE_CPU_PINNING.info(),
+    hint::ENABLE_CPU_RESERVATION.info(),
+    hint::CPU_PROCESSORS.info(),
     hint::SCHEDULING_CORE_TYPE.info(),
     hint::ENABLE_HYPER_THREADING.info(),
     streams::NUM_STREAMS.info(),
@@ -60,10 +68,12 @@ pub struct CpuConfig {
     pub mode: PerformanceMode,
     /// Upper bound of requests used at the same time, 0 for none.
     pub num_requests: u32,
-    /// Inferences side by side.
+    /// Inferences side by side; 0 is one, on the thread that calls.
     pub streams: usize,
-    /// Threads of all streams.
+    /// Threads of all streams; 0 with 0 streams.
     pub threads: usize,
+    /// The processors of each stream; of one for 0 streams.
+    pub places: Vec<StreamPlace>,
     /// Threads for compiling.
     pub compilation_threads: usize,
     /// Precision of the arithmetic.
@@ -72,8 +82,10 @@ pub struct CpuConfig {
     pub execution_mode: ExecutionMode,
     /// Precedence over other models on the same cores.
     pub priority: Priority,
-    /// Whether threads are bound to processors.
+    /// Whether threads are bound to a processor each.
     pub pinning: bool,
+    /// Whether the processors are closed to models that are compiled later.
+    pub reservation: bool,
     /// Whether siblings of a core are used.
     pub hyper_threading: bool,
     /// Which cores are used.
@@ -90,58 +102,55 @@ impl CpuConfig {
     /// # Errors
     /// [`PropertyError::Value`] for a value that is not possible here.
     pub fn resolve(map: &PropertyMap, topology: &Topology) -> Result<Self> {
-        let mode = map.get_or(hint::PERFORMANCE_MODE, PerformanceMode::Latency)?;
-        let hyper_threading =
-            map.get_or(hint::ENABLE_HYPER_THREADING, mode != PerformanceMode::Latency)?;
-        let eligible =
-            if hyper_threading { topology.limit(usize::MAX) } else { topology.latency_threads() };
-        let threads = match map.get_or(streams::INFERENCE_NUM_THREADS, 0)? as usize {
-            0 => eligible,
-            n => topology.limit(n),
-        };
+        Self::resolve_beside(map, topology, &ProcessorSet::default())
+    }
+
+    /// As [`CpuConfig::resolve`], beside models that have reserved processors.
+    ///
+    /// # Errors
+    /// [`PropertyError::Value`] for a value that is not possible here;
+    /// [`DeviceError::Reserved`](ov_core::error::DeviceError::Reserved) when no processor is left.
+    pub(crate) fn resolve_beside(
+        map: &PropertyMap,
+        topology: &Topology,
+        reserved: &ProcessorSet,
+    ) -> Result<Self> {
         let num_requests = map.get_or(hint::NUM_REQUESTS, 0)?;
-        let by_hint = match mode {
-            PerformanceMode::Latency => topology.nodes().min(threads),
-            PerformanceMode::Throughput | PerformanceMode::CumulativeThroughput => {
-                threads.min(if num_requests == 0 { usize::MAX } else { num_requests as usize })
-            }
+        let wish = Wish {
+            mode: map.get(hint::PERFORMANCE_MODE)?,
+            num_requests: num_requests as usize,
+            streams: map.get(streams::NUM_STREAMS)?,
+            threads: map.get_or(streams::INFERENCE_NUM_THREADS, 0)? as usize,
+            core_type: map.get(hint::SCHEDULING_CORE_TYPE)?,
+            hyper_threading: map.get(hint::ENABLE_HYPER_THREADING)?,
+            processors: usable_processors(map, topology)?,
         };
-        let streams = match map.get(streams::NUM_STREAMS)? {
-            None => by_hint,
-            Some(Streams::Auto) => threads,
-            Some(Streams::Numa) => topology.nodes().min(threads),
-            Some(Streams::Count(n)) => (n as usize).clamp(1, threads),
-        };
-        let precision = map.get_or(hint::INFERENCE_PRECISION, ElementType::Dynamic)?;
-        let possible =
-            [ElementType::Dynamic, ElementType::F32, ElementType::F16, ElementType::Bf16];
-        if !possible.contains(&precision) {
-            return Err(PropertyError::Value {
-                name: hint::INFERENCE_PRECISION.name().to_owned(),
-                device: DEVICE_NAME.to_owned(),
-                got: precision.to_string(),
-                expected: "f32, bf16, f16 or dynamic".to_owned(),
-            }
-            .into());
-        }
+        let precision = usable_precision(map)?;
         let execution_mode = map.get_or(hint::EXECUTION_MODE, ExecutionMode::Performance)?;
         let isa = Isa::detect();
         let compilation_threads = match map.get_or(streams::COMPILATION_NUM_THREADS, 0)? as usize {
             0 => topology.limit(usize::MAX),
             n => topology.limit(n),
         };
+        let reservation = map.get_or(hint::ENABLE_CPU_RESERVATION, false)?;
+        let eligible = wish.eligible(topology);
+        let placement = wish
+            .place(&eligible, reserved)
+            .ok_or_else(|| reservation::nothing_left(&eligible, reserved))?;
         Ok(Self {
-            mode,
+            mode: placement.mode,
             num_requests,
-            streams,
-            threads,
+            streams: placement.streams,
+            threads: placement.threads,
+            places: placement.places,
             compilation_threads,
             precision: effective_precision(precision, execution_mode, isa),
             execution_mode,
             priority: map.get_or(hint::MODEL_PRIORITY, Priority::Medium)?,
-            pinning: map.get_or(hint::ENABLE_CPU_PINNING, false)?,
-            hyper_threading,
-            core_type: map.get_or(hint::SCHEDULING_CORE_TYPE, SchedulingCoreType::AnyCore)?,
+            pinning: map.get_or(hint::ENABLE_CPU_PINNING, reservation)?,
+            reservation,
+            hyper_threading: placement.hyper_threading,
+            core_type: placement.core_type,
             profiling: map.get_or(info::ENABLE_PROFILING, false)?,
             isa,
         })
@@ -157,10 +166,32 @@ impl CpuConfig {
         }
     }
 
-    /// Threads of one stream, its caller included.
+    /// Threads of the largest stream, its caller included.
     #[must_use]
     pub fn threads_per_stream(&self) -> usize {
-        (self.threads / self.streams.max(1)).max(1)
+        self.places.iter().map(|place| place.processors.len()).max().unwrap_or(1)
+    }
+
+    /// Where the threads of stream number `stream` may be, the caller's first: a processor each when they are pinned,
+    /// a part of the machine when the stream has one, and nothing for anywhere.
+    #[must_use]
+    pub fn bindings(&self, stream: usize) -> Vec<ProcessorSet> {
+        let place = &self.places[stream];
+        if self.pinning {
+            place.processors.iter().map(|id| ProcessorSet::from_iter([*id])).collect()
+        } else if place.is_confined {
+            vec![place.allowed.clone(); place.processors.len()]
+        } else {
+            Vec::new()
+        }
+    }
+
+    /// The processors that threads may run on.
+    fn processors(&self) -> ProcessorSet {
+        let ids = |place: &StreamPlace| {
+            if self.pinning { place.processors.clone() } else { place.allowed.ids().to_vec() }
+        };
+        self.places.iter().flat_map(ids).collect()
     }
 
     /// How long idle threads poll before they sleep.
@@ -177,9 +208,11 @@ impl CpuConfig {
             num_requests: _,
             streams: _,
             threads: _,
+            places: _,
             compilation_threads: _,
             priority: _,
             pinning: _,
+            reservation: _,
             hyper_threading: _,
             core_type: _,
             profiling: _,
@@ -203,15 +236,49 @@ impl CpuConfig {
             "EXECUTION_MODE_HINT" => self.execution_mode.to_string(),
             "INFERENCE_PRECISION_HINT" => self.precision.to_string(),
             "ENABLE_CPU_PINNING" => yes_no(self.pinning),
+            "ENABLE_CPU_RESERVATION" => yes_no(self.reservation),
+            "CPU_PROCESSORS" => self.processors().to_string(),
             "ENABLE_HYPER_THREADING" => yes_no(self.hyper_threading),
             "SCHEDULING_CORE_TYPE" => self.core_type.to_string(),
-            "NUM_STREAMS" | "OPTIMAL_NUMBER_OF_INFER_REQUESTS" => self.streams.to_string(),
+            "NUM_STREAMS" => self.streams.to_string(),
+            "OPTIMAL_NUMBER_OF_INFER_REQUESTS" => self.places.len().to_string(),
             "INFERENCE_NUM_THREADS" => self.threads.to_string(),
             "COMPILATION_NUM_THREADS" => self.compilation_threads.to_string(),
             "PERF_COUNT" => yes_no(self.profiling),
             _ => return None,
         })
     }
+}
+
+/// The processors that the model is confined to; none for all.
+fn usable_processors(map: &PropertyMap, topology: &Topology) -> Result<ProcessorSet> {
+    let wanted = map.get_or(hint::CPU_PROCESSORS, ProcessorSet::default())?;
+    let here = topology.ids();
+    if wanted.ids().iter().all(|id| here.contains(*id)) {
+        return Ok(wanted);
+    }
+    Err(PropertyError::Value {
+        name: hint::CPU_PROCESSORS.name().to_owned(),
+        device: DEVICE_NAME.to_owned(),
+        got: wanted.to_string(),
+        expected: format!("processors among {here}, which this process may use"),
+    }
+    .into())
+}
+
+fn usable_precision(map: &PropertyMap) -> Result<ElementType> {
+    let precision = map.get_or(hint::INFERENCE_PRECISION, ElementType::Dynamic)?;
+    let possible = [ElementType::Dynamic, ElementType::F32, ElementType::F16, ElementType::Bf16];
+    if possible.contains(&precision) {
+        return Ok(precision);
+    }
+    Err(PropertyError::Value {
+        name: hint::INFERENCE_PRECISION.name().to_owned(),
+        device: DEVICE_NAME.to_owned(),
+        got: precision.to_string(),
+        expected: "f32, bf16, f16 or dynamic".to_owned(),
+    }
+    .into())
 }
 
 /// bf16 where it was asked for, or left open while speed goes before accuracy, and the processor multiplies it; else f32.
@@ -232,6 +299,8 @@ pub(crate) const COMPILED: &[&str] = &[
     "EXECUTION_MODE_HINT",
     "INFERENCE_PRECISION_HINT",
     "ENABLE_CPU_PINNING",
+    "ENABLE_CPU_RESERVATION",
+    "CPU_PROCESSORS",
     "ENABLE_HYPER_THREADING",
     "SCHEDULING_CORE_TYPE",
     "NUM_STREAMS",
@@ -244,76 +313,4 @@ pub(crate) const COMPILED: &[&str] = &[
 ];
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::topology::Processor;
-
-    fn machine(cores: usize, quota: Option<usize>) -> Topology {
-        let processors =
-            (0..cores).map(|id| Processor { id, node: 0, core: id, first_of_core: true }).collect();
-        Topology { processors, quota }
-    }
-
-    fn resolved(properties: &[(&str, &str)], topology: &Topology) -> (usize, usize) {
-        let mut map = PropertyMap::new();
-        for (name, text) in properties {
-            map.set_text(name, text).expect("valid");
-        }
-        let config = CpuConfig::resolve(&map, topology).expect("possible");
-        (config.streams, config.threads)
-    }
-
-    #[test]
-    fn hints_give_streams_and_explicit_values_win() {
-        let two = machine(2, None);
-        for (properties, expected) in [
-            (&[][..], (1, 2)),
-            (&[("PERFORMANCE_HINT", "THROUGHPUT")], (2, 2)),
-            (&[("PERFORMANCE_HINT", "LATENCY"), ("NUM_STREAMS", "2")], (2, 2)),
-            (&[("PERFORMANCE_HINT", "THROUGHPUT"), ("NUM_STREAMS", "1")], (1, 2)),
-            (&[("PERFORMANCE_HINT", "THROUGHPUT"), ("PERFORMANCE_HINT_NUM_REQUESTS", "1")], (1, 2)),
-            (&[("PERFORMANCE_HINT", "THROUGHPUT"), ("PERFORMANCE_HINT_NUM_REQUESTS", "8")], (2, 2)),
-            (&[("PERFORMANCE_HINT_NUM_REQUESTS", "4")], (1, 2)),
-            (&[("NUM_STREAMS", "AUTO")], (2, 2)),
-            (&[("NUM_STREAMS", "NUMA")], (1, 2)),
-            (&[("NUM_STREAMS", "7")], (2, 2)),
-            (&[("INFERENCE_NUM_THREADS", "64")], (1, 2)),
-            (&[("INFERENCE_NUM_THREADS", "1")], (1, 1)),
-        ] {
-            assert_eq!(resolved(properties, &two), expected, "{properties:?}");
-        }
-        assert_eq!(resolved(&[], &machine(8, Some(3))), (1, 3));
-    }
-
-    #[test]
-    fn bf16_is_used_where_the_processor_has_it_and_accuracy_does_not_forbid_it() {
-        let isa = Isa::detect();
-        let narrow = if isa.has_bf16() { ElementType::Bf16 } else { ElementType::F32 };
-        for (properties, expected) in [
-            (&[][..], narrow),
-            (&[("EXECUTION_MODE_HINT", "ACCURACY")], ElementType::F32),
-            (&[("INFERENCE_PRECISION_HINT", "f32")], ElementType::F32),
-            (&[("INFERENCE_PRECISION_HINT", "f16")], ElementType::F32),
-            (&[("INFERENCE_PRECISION_HINT", "bf16"), ("EXECUTION_MODE_HINT", "ACCURACY")], narrow),
-        ] {
-            let mut map = PropertyMap::new();
-            for (name, text) in properties {
-                map.set_text(name, text).expect("valid");
-            }
-            let config = CpuConfig::resolve(&map, &machine(2, None)).expect("possible");
-            assert_eq!(config.precision, expected, "{properties:?}");
-            assert_eq!(config.options().bf16, expected == ElementType::Bf16);
-        }
-        assert_eq!(
-            effective_precision(ElementType::Bf16, ExecutionMode::Performance, Isa::PORTABLE),
-            ElementType::F32
-        );
-    }
-
-    #[test]
-    fn precisions_that_no_kernel_has_are_refused() {
-        let map = PropertyMap::new().with_text("INFERENCE_PRECISION_HINT", "i8").expect("a type");
-        let error = CpuConfig::resolve(&map, &machine(2, None)).expect_err("refused").to_string();
-        assert!(error.contains("i8") && error.contains("f32"), "{error}");
-    }
-}
+mod tests;

@@ -1,9 +1,6 @@
 //! A compiled model: a blob bound to this process.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
-};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use ov_core::{
     ElementType, Shape,
@@ -17,12 +14,13 @@ use ov_core::{
 };
 
 use crate::{
-    DEVICE_NAME,
+    DEVICE_NAME, affinity,
     config::{self, CpuConfig},
     plan::{Executable, Runner, Target},
     priority::Place,
     program::{self, Port, Program, WeightBytes},
-    request::CpuRequest,
+    request::{CpuRequest, Seat},
+    reservation::Lease,
     team::Team,
     teams,
 };
@@ -37,14 +35,23 @@ pub(crate) struct CpuModel {
     variables: Vec<Variable>,
     config: CpuConfig,
     exe: Arc<Executable>,
-    teams: Vec<Arc<Team>>,
-    next_stream: AtomicUsize,
+    streams: Vec<Stream>,
+    /// Held while a request chooses its stream.
+    choosing: Mutex<()>,
     place: Arc<Place>,
+    _lease: Option<Lease>,
+}
+
+#[derive(Debug)]
+struct Stream {
+    team: Arc<Team>,
+    /// Held by each of its requests.
+    user: Arc<()>,
 }
 
 impl CpuModel {
     /// Binds a blob; its weights stay where they are.
-    pub(crate) fn bind(blob: Blob, config: CpuConfig) -> Result<Self> {
+    pub(crate) fn bind(blob: Blob, config: CpuConfig, lease: Option<Lease>) -> Result<Self> {
         let missing = |what: &'static str| BlobError::Check {
             check: "sections",
             expected: format!("a {what} section"),
@@ -90,8 +97,8 @@ impl CpuModel {
                 got: e.to_string(),
             })?;
         }
-        let teams =
-            (0..config.streams).map(|s| teams::of_stream(&config, s)).collect::<Result<_>>()?;
+        let stream = |s| Ok(Stream { team: teams::of_stream(&config, s)?, user: Arc::new(()) });
+        let streams = (0..config.places.len()).map(stream).collect::<Result<_>>()?;
         let place = Place::new(config.priority);
         Ok(Self {
             blob,
@@ -101,10 +108,18 @@ impl CpuModel {
             variables: meta.variables,
             config,
             exe,
-            teams,
-            next_stream: AtomicUsize::new(0),
+            streams,
+            choosing: Mutex::new(()),
             place,
+            _lease: lease,
         })
+    }
+
+    /// The stream with the fewest requests, of several the one on the caller's NUMA node.
+    fn choose(&self, caller: Option<usize>) -> usize {
+        let far = |s: usize| !caller.is_some_and(|c| self.config.places[s].allowed.contains(c));
+        let users = |s: usize| Arc::strong_count(&self.streams[s].user);
+        (0..self.streams.len()).min_by_key(|s| (users(*s), far(*s))).unwrap_or(0)
     }
 }
 
@@ -177,15 +192,18 @@ impl DeviceModel for CpuModel {
     }
 
     fn create_request(&self) -> Result<Box<dyn SyncRequest>> {
-        let stream = self.next_stream.fetch_add(1, Ordering::Relaxed) % self.teams.len();
-        let runner = Runner::new(
-            Arc::clone(&self.exe),
-            Arc::clone(&self.teams[stream]),
-            self.config.profiling,
-        );
-        let states = States::new(self.variables.clone())?;
+        let (seat, team) = {
+            let _others_wait = self.choosing.lock().unwrap_or_else(PoisonError::into_inner);
+            let index = self.choose(affinity::current_processor());
+            let stream = &self.streams[index];
+            let bind = self.config.bindings(index).into_iter().next();
+            (Seat { bind, _user: Arc::clone(&stream.user) }, Arc::clone(&stream.team))
+        };
+        let runner = Runner::new(Arc::clone(&self.exe), team, self.config.profiling);
         let place = Arc::clone(&self.place);
-        Ok(Box::new(CpuRequest::new(runner, place, &self.inputs, &self.outputs, states)?))
+        let states = States::new(self.variables.clone())?;
+        let request = CpuRequest::new(runner, place, seat, &self.inputs, &self.outputs, states)?;
+        Ok(Box::new(request))
     }
 
     fn blob(&self) -> Option<&Blob> {
@@ -229,5 +247,38 @@ impl DeviceModel for CpuModel {
                 layout: String::new(),
             })
             .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ov_core::{Model, op::activation::Relu, property::PropertyMap};
+
+    use super::*;
+    use crate::{plugin, topology::machines};
+
+    #[test]
+    fn requests_take_the_least_used_stream_and_then_the_one_of_their_callers_node() {
+        let mut model = Model::new("m");
+        let x = model.add_parameter("x", ElementType::F32, [2]).expect("valid");
+        let y = model.add(Relu {}, &[x], "y").expect("valid");
+        model.add_output("y", y);
+        let mut map = PropertyMap::new();
+        for (name, text) in [("NUM_STREAMS", "2"), ("INFERENCE_NUM_THREADS", "2")] {
+            map.set_text(name, text).expect("valid");
+        }
+        let config = CpuConfig::resolve(&map, &machines::SMT_OFF.topology()).expect("possible");
+        let blob = plugin::compile_blob(&model, &config).expect("compiles");
+        let model = CpuModel::bind(blob, config, None).expect("binds");
+        assert_eq!([Some(3), Some(20), None].map(|c| model.choose(c)), [0, 1, 0]);
+        let far = Arc::clone(&model.streams[1].user);
+        assert_eq!([Some(3), Some(20), None].map(|c| model.choose(c)), [0, 0, 0]);
+        drop(far);
+        assert_eq!(model.choose(Some(20)), 1);
+        let requests: Vec<_> = (0..4).map(|_| model.create_request().expect("memory")).collect();
+        let users = || [0, 1].map(|s| Arc::strong_count(&model.streams[s].user) - 1);
+        assert_eq!(users(), [2, 2], "they are spread wherever the caller is");
+        drop(requests);
+        assert_eq!(users(), [0, 0]);
     }
 }

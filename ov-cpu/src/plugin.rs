@@ -8,14 +8,17 @@ use ov_core::{
     cache::DigestSink,
     error::{BlobError, PropertyError, Result},
     plugin::{DeviceInfo, DeviceModel, DeviceResolver, ModelSource, NodeSupport, Plugin, PortInfo},
-    property::{PropertyInfo, PropertyMap},
+    property::{
+        PropertyInfo, PropertyMap,
+        streams::{self, Streams},
+    },
 };
 
 use crate::{
     DEVICE_NAME, compile,
     config::{self, CpuConfig},
     device_model::{self, CpuModel},
-    lower, pool,
+    lower, pool, reservation,
     simd::Isa,
     topology::Topology,
 };
@@ -37,6 +40,12 @@ impl CpuPlugin {
     #[must_use]
     pub fn create() -> Arc<dyn Plugin> {
         Arc::new(Self { topology: Topology::detect() })
+    }
+
+    /// The largest `NUM_STREAMS` that is not clamped.
+    fn most_streams(&self, set: &PropertyMap) -> Result<usize> {
+        let all = set.clone().with(streams::NUM_STREAMS, Streams::Count(i32::MAX as u32));
+        Ok(CpuConfig::resolve(&all, &self.topology)?.streams)
     }
 
     /// Reads a file that is long on large machines, so it is asked for by name only.
@@ -73,17 +82,16 @@ impl Plugin for CpuPlugin {
         if let Some(text) = config.property(name) {
             return Ok(text);
         }
-        let threads = self.topology.limit(usize::MAX);
         Ok(match name {
             "FULL_DEVICE_NAME" => Self::full_name(),
             "DEVICE_ARCHITECTURE" => std::env::consts::ARCH.to_owned(),
             "DEVICE_TYPE" => "integrated".to_owned(),
             "OPTIMIZATION_CAPABILITIES" => {
-                let bf16 = if config.isa.has_bf16() { "BF16 " } else { "" };
-                format!("FP32 {bf16}WINOGRAD EXPORT_IMPORT")
+                let bf16 = if config.isa.has_bf16() { "BF16," } else { "" };
+                format!("FP32,{bf16}WINOGRAD,EXPORT_IMPORT")
             }
-            "RANGE_FOR_STREAMS" => format!("1 {threads}"),
-            "RANGE_FOR_ASYNC_INFER_REQUESTS" => "1 1 1".to_owned(),
+            "RANGE_FOR_STREAMS" => format!("1,{}", self.most_streams(set)?),
+            "RANGE_FOR_ASYNC_INFER_REQUESTS" => format!("1,{},1", self.most_streams(set)?),
             "EXECUTION_DEVICES" => DEVICE_NAME.to_owned(),
             "ENABLE_MMAP" => "YES".to_owned(),
             "CACHE_MODE" => "optimize_speed".to_owned(),
@@ -107,13 +115,13 @@ impl Plugin for CpuPlugin {
         properties: &PropertyMap,
         _: &Arc<dyn DeviceResolver>,
     ) -> Result<Arc<dyn DeviceModel>> {
-        let config = CpuConfig::resolve(properties, &self.topology)?;
+        let (config, lease) = reservation::claim(properties, &self.topology)?;
         let blob = compile_blob(model.model()?, &config)?;
-        Ok(Arc::new(CpuModel::bind(blob, config)?))
+        Ok(Arc::new(CpuModel::bind(blob, config, lease)?))
     }
 
     fn import_model(&self, blob: Blob, properties: &PropertyMap) -> Result<Arc<dyn DeviceModel>> {
-        let mut config = CpuConfig::resolve(properties, &self.topology)?;
+        let (mut config, lease) = reservation::claim(properties, &self.topology)?;
         let header = blob.header();
         let incompatible = || BlobError::Incompatible {
             made_for: format!("{} {} build {}", header.device, header.target, header.build),
@@ -130,7 +138,7 @@ impl Plugin for CpuPlugin {
             Isa::named(isa).filter(|isa| !bf16 || isa.has_bf16()).ok_or_else(incompatible)?;
         config.precision = if bf16 { ElementType::Bf16 } else { ElementType::F32 };
         device_model::prefetch(&blob);
-        Ok(Arc::new(CpuModel::bind(blob, config)?))
+        Ok(Arc::new(CpuModel::bind(blob, config, lease)?))
     }
 
     fn query_model(
@@ -153,7 +161,7 @@ impl Plugin for CpuPlugin {
 }
 
 /// The one product of a compile.
-fn compile_blob(model: &Model, config: &CpuConfig) -> Result<Blob> {
+pub(crate) fn compile_blob(model: &Model, config: &CpuConfig) -> Result<Blob> {
     let compiled = compile::compile(model, &config.options())?;
     let meta = Meta {
         model_name: model.name().to_owned(),

@@ -7,10 +7,12 @@ use ov_core::{
     error::{InferError, Result},
     plugin::{CancelToken, PortInfo, SyncRequest},
     profiling::{NodeProfile, NodeStatus},
+    property::ProcessorSet,
     states::States,
 };
 
 use crate::{
+    affinity,
     plan::Runner,
     priority::{Control, Place},
 };
@@ -20,6 +22,7 @@ use crate::{
 pub(crate) struct CpuRequest {
     runner: Runner,
     place: Arc<Place>,
+    seat: Seat,
     ports: Vec<PortInfo>,
     output_ports: Vec<PortInfo>,
     /// Tensors of the inputs, then of the hidden ones.
@@ -34,10 +37,20 @@ pub(crate) struct CpuRequest {
     ran: bool,
 }
 
+/// A request's part of a stream.
+#[derive(Debug)]
+pub(crate) struct Seat {
+    /// The processors of the stream's first thread, when it shall be bound.
+    pub(crate) bind: Option<ProcessorSet>,
+    /// Counts the stream's requests.
+    pub(crate) _user: Arc<()>,
+}
+
 impl CpuRequest {
     pub(crate) fn new(
         mut runner: Runner,
         place: Arc<Place>,
+        seat: Seat,
         inputs: &[PortInfo],
         outputs: &[PortInfo],
         states: States,
@@ -61,6 +74,7 @@ impl CpuRequest {
         Ok(Self {
             runner,
             place,
+            seat,
             set,
             ports: inputs.to_vec(),
             output_ports: outputs.to_vec(),
@@ -103,6 +117,12 @@ impl SyncRequest for CpuRequest {
         self.outputs
             .get(index)
             .filter(|t| self.ran || (!t.is_absent() && self.output_ports[index].shape.is_static()))
+    }
+
+    fn adopt_thread(&self) {
+        if let Some(processors) = &self.seat.bind {
+            affinity::bind_to(processors.ids());
+        }
     }
 
     fn infer(&mut self, cancel: &CancelToken) -> Result<()> {

@@ -12,6 +12,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use ov_core::property::ProcessorSet;
+
 /// A value alone on its cache lines (two, as processors fetch them in pairs).
 #[derive(Debug, Default)]
 #[repr(align(128))]
@@ -55,11 +57,12 @@ impl fmt::Debug for Team {
 
 impl Team {
     /// A team of `threads` in all, the caller of [`Team::run`] included. Between regions the others poll for `spin`
-    /// before they sleep; `pin` lists the processors of workers 1, 2, … when they shall be bound.
+    /// before they sleep; `bind` has the processors of each thread when they shall be bound, the caller's first, which
+    /// is not bound here.
     ///
     /// # Errors
     /// When the system refuses a thread.
-    pub fn new(threads: usize, spin: Duration, pin: &[usize]) -> std::io::Result<Self> {
+    pub fn new(threads: usize, spin: Duration, bind: &[ProcessorSet]) -> std::io::Result<Self> {
         let shared = Arc::new(Shared {
             generation: Padded::default(),
             finished: Padded::default(),
@@ -70,11 +73,11 @@ impl Team {
         });
         let mut team = Self { shared, workers: Vec::new(), busy: AtomicBool::new(false) };
         for index in 1..threads.max(1) {
-            let (shared, processor) = (Arc::clone(&team.shared), pin.get(index - 1).copied());
+            let (shared, processors) = (Arc::clone(&team.shared), bind.get(index).cloned());
             let worker =
                 thread::Builder::new().name(format!("ov-cpu-{index}")).spawn(move || {
-                    if let Some(processor) = processor {
-                        crate::affinity::pin_to(processor);
+                    if let Some(processors) = processors {
+                        crate::affinity::bind_to(processors.ids());
                     }
                     work(&shared, index);
                 })?;

@@ -7,17 +7,17 @@ use std::{
 
 use ov_core::{
     error::{DeviceError, Result},
-    property::hint::Priority,
+    property::{ProcessorSet, hint::Priority},
 };
 
-use crate::{DEVICE_NAME, config::CpuConfig, team::Team, topology::Topology};
+use crate::{DEVICE_NAME, config::CpuConfig, team::Team};
 
 #[derive(Debug, PartialEq, Eq, Clone)]
 struct Key {
     stream: usize,
     threads: usize,
     spin: Duration,
-    pin: Vec<usize>,
+    bind: Vec<ProcessorSet>,
     /// A model of one class does not wait for the threads of another.
     priority: Priority,
 }
@@ -29,21 +29,15 @@ static TEAMS: Mutex<Vec<(Key, Weak<Team>)>> = Mutex::new(Vec::new());
 /// # Errors
 /// When the system refuses a thread.
 pub(crate) fn of_stream(config: &CpuConfig, stream: usize) -> Result<Arc<Team>> {
-    let threads = config.threads_per_stream();
-    let pin = if config.pinning {
-        let first = stream * threads + 1;
-        let processors = Topology::detect().processors;
-        processors.iter().skip(first).take(threads - 1).map(|p| p.id).collect()
-    } else {
-        Vec::new()
-    };
-    let key = Key { stream, threads, spin: config.spin(), pin, priority: config.priority };
+    let threads = config.places[stream].processors.len();
+    let bind = config.bindings(stream);
+    let key = Key { stream, threads, spin: config.spin(), bind, priority: config.priority };
     let mut teams = TEAMS.lock().unwrap_or_else(PoisonError::into_inner);
     teams.retain(|(_, team)| team.strong_count() > 0);
     if let Some(team) = teams.iter().find(|(k, _)| *k == key).and_then(|(_, t)| t.upgrade()) {
         return Ok(team);
     }
-    let team = Team::new(threads, key.spin, &key.pin)
+    let team = Team::new(threads, key.spin, &key.bind)
         .map_err(|e| DeviceError::Failed { name: DEVICE_NAME.to_owned(), source: Box::new(e) })?;
     let team = Arc::new(team);
     teams.push((key, Arc::downgrade(&team)));

@@ -1,11 +1,23 @@
-//! Processors, their NUMA nodes and siblings, as sysfs tells, within the affinity mask and the cgroup's quota.
+//! Processors, their NUMA nodes, siblings and core types, as sysfs tells, within the affinity mask and the cgroup's quota.
 
 use std::{
+    collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
 };
 
+use ov_core::property::{ProcessorSet, PropertyValue};
+
 use crate::affinity;
+
+/// What kind of core of a hybrid processor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum CoreType {
+    /// A fast one (P core, big), or one of a processor that has one kind only.
+    Performance,
+    /// A small one (E core, LITTLE).
+    Efficiency,
+}
 
 /// One logical processor.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,6 +28,8 @@ pub struct Processor {
     pub node: usize,
     /// Physical core, unique over all packages.
     pub core: usize,
+    /// Kind of that core.
+    pub core_type: CoreType,
     /// Whether this is the first logical processor of its core among those that may be used.
     pub first_of_core: bool,
 }
@@ -23,7 +37,8 @@ pub struct Processor {
 /// What may be used of the machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Topology {
-    /// Usable processors: every core's first logical processor, then its siblings.
+    /// Usable processors, those to prefer first: the first logical processor of every performance core, then of every
+    /// efficiency core, then siblings.
     pub processors: Vec<Processor>,
     /// Whole processors' worth of time that the cgroup allows, if it sets a quota.
     pub quota: Option<usize>,
@@ -39,42 +54,60 @@ impl Topology {
     /// The topology that the trees under `sys` and `proc` describe, restricted to `allowed` processors.
     #[must_use]
     pub fn read(sys: &Path, proc: &Path, allowed: &[usize]) -> Self {
-        let mut processors: Vec<Processor> = allowed
-            .iter()
-            .map(|id| {
-                let topology = sys.join(format!("devices/system/cpu/cpu{id}/topology"));
-                let siblings = read_list(&topology.join("thread_siblings_list"));
-                Processor {
-                    id: *id,
-                    node: node_of(sys, *id),
-                    core: siblings.first().copied().unwrap_or(*id),
-                    first_of_core: false,
-                }
-            })
-            .collect();
-        let mut seen = Vec::new();
+        let cpus = sys.join("devices/system/cpu");
+        let nodes = nodes(sys);
+        let efficient = efficiency_cores(sys, &cpus, allowed);
+        let processors = allowed.iter().map(|id| {
+            let siblings = read_set(&cpus.join(format!("cpu{id}/topology/thread_siblings_list")));
+            let node = nodes.iter().find(|(_, set)| set.contains(*id)).map_or(0, |(node, _)| *node);
+            Processor {
+                id: *id,
+                node,
+                core: siblings.ids().first().copied().unwrap_or(*id),
+                core_type: if efficient.contains(*id) {
+                    CoreType::Efficiency
+                } else {
+                    CoreType::Performance
+                },
+                first_of_core: false,
+            }
+        });
+        Self::of(processors.collect(), quota(sys, proc))
+    }
+
+    fn of(mut processors: Vec<Processor>, quota: Option<usize>) -> Self {
+        processors.sort_by_key(|p| p.id);
+        let mut seen = BTreeSet::new();
         for p in &mut processors {
-            p.first_of_core = !seen.contains(&p.core);
-            seen.push(p.core);
+            p.first_of_core = seen.insert(p.core);
         }
-        processors.sort_by_key(|p| (!p.first_of_core, p.id));
-        Self { processors, quota: quota(sys, proc) }
+        processors.sort_by_key(|p| (!p.first_of_core, p.core_type, p.id));
+        Self { processors, quota }
     }
 
-    /// Threads that a latency stream uses: one per physical core, at most the quota, at least one.
+    /// The part of it whose processors `keep` holds for.
     #[must_use]
-    pub fn latency_threads(&self) -> usize {
-        let cores = self.processors.iter().filter(|p| p.first_of_core).count();
-        self.limit(cores)
+    pub fn restricted(&self, keep: impl Fn(&Processor) -> bool) -> Self {
+        let kept = self.processors.iter().filter(|p| keep(p)).cloned().collect();
+        Self::of(kept, self.quota)
     }
 
-    /// Number of NUMA nodes with usable processors.
+    /// The processors, without their order.
     #[must_use]
-    pub fn nodes(&self) -> usize {
-        let mut nodes: Vec<usize> = self.processors.iter().map(|p| p.node).collect();
-        nodes.sort_unstable();
-        nodes.dedup();
-        nodes.len().max(1)
+    pub fn ids(&self) -> ProcessorSet {
+        self.processors.iter().map(|p| p.id).collect()
+    }
+
+    /// Number of physical cores.
+    #[must_use]
+    pub fn cores(&self) -> usize {
+        self.processors.iter().filter(|p| p.first_of_core).count()
+    }
+
+    /// Number of physical cores of a type.
+    #[must_use]
+    pub fn cores_of(&self, core_type: CoreType) -> usize {
+        self.processors.iter().filter(|p| p.first_of_core && p.core_type == core_type).count()
     }
 
     /// `threads`, at most the processors and the quota, at least one.
@@ -84,33 +117,38 @@ impl Topology {
     }
 }
 
-/// Numbers in a list such as `0-3,8`.
-fn parse_list(text: &str) -> Vec<usize> {
-    text.trim()
-        .split(',')
-        .filter_map(|part| match part.split_once('-') {
-            None => part.parse().ok().map(|n| n..=n),
-            Some((lo, hi)) => Some(lo.parse().ok()?..=hi.parse().ok()?),
-        })
-        .filter(|r: &std::ops::RangeInclusive<usize>| r.end().saturating_sub(*r.start()) < 1 << 16)
-        .flatten()
+fn read_set(path: &Path) -> ProcessorSet {
+    let text = fs::read_to_string(path).unwrap_or_default();
+    ProcessorSet::parse_text(&text).unwrap_or_default()
+}
+
+/// NUMA nodes with their processors.
+fn nodes(sys: &Path) -> Vec<(usize, ProcessorSet)> {
+    let Ok(entries) = fs::read_dir(sys.join("devices/system/node")) else { return Vec::new() };
+    let node = |name: &str| name.strip_prefix("node")?.parse().ok();
+    entries
+        .filter_map(Result::ok)
+        .filter_map(|e| Some((node(&e.file_name().to_string_lossy())?, e.path().join("cpulist"))))
+        .map(|(node, list)| (node, read_set(&list)))
         .collect()
 }
 
-fn read_list(path: &Path) -> Vec<usize> {
-    fs::read_to_string(path).map(|t| parse_list(&t)).unwrap_or_default()
-}
-
-fn node_of(sys: &Path, cpu: usize) -> usize {
-    let Ok(entries) = fs::read_dir(sys.join(format!("devices/system/cpu/cpu{cpu}"))) else {
-        return 0;
+/// Processors of efficiency cores: Intel's hybrid processors have a performance monitoring unit per core type, which
+/// lists its processors; elsewhere the scheduler's capacities tell.
+fn efficiency_cores(sys: &Path, cpus: &Path, allowed: &[usize]) -> ProcessorSet {
+    let unit = |name: &str| read_set(&sys.join("devices").join(name).join("cpus"));
+    if !unit("cpu_core").is_empty() {
+        let small = [unit("cpu_atom"), unit("cpu_lowpower")];
+        return small.iter().flat_map(ProcessorSet::ids).copied().collect();
+    }
+    let capacity = |id: &usize| -> Option<u32> {
+        fs::read_to_string(cpus.join(format!("cpu{id}/cpu_capacity"))).ok()?.trim().parse().ok()
     };
-    entries
-        .filter_map(Result::ok)
-        .find_map(|e| {
-            e.file_name().to_string_lossy().strip_prefix("node").and_then(|n| n.parse().ok())
-        })
-        .unwrap_or(0)
+    let capacities: Option<Vec<u32>> = allowed.iter().map(capacity).collect();
+    let Some(capacities) = capacities else { return ProcessorSet::default() };
+    let most = capacities.iter().copied().max().unwrap_or(0);
+    let small = |capacity: u32| u64::from(capacity) * 4 < u64::from(most) * 3;
+    allowed.iter().zip(capacities).filter(|(_, c)| small(*c)).map(|(id, _)| *id).collect()
 }
 
 /// The smallest CPU quota of this process's cgroup and those above it, rounded up to whole processors.
@@ -123,7 +161,9 @@ fn quota(sys: &Path, proc: &Path) -> Option<usize> {
         let (Some(controllers), Some(path)) = (fields.next(), fields.next()) else { continue };
         let hierarchy: PathBuf = match controllers {
             "" => root.clone(),
-            c if c.split(',').any(|c| c == "cpu") => root.join(c),
+            c if c.split(',').any(|c| c == "cpu") => {
+                Some(root.join(c)).filter(|h| h.is_dir()).unwrap_or_else(|| root.join("cpu"))
+            }
             _ => continue,
         };
         let group = hierarchy.join(path.trim_start_matches('/'));
@@ -151,52 +191,6 @@ fn group_quota(folder: &Path) -> Option<usize> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn write(root: &Path, path: &str, text: &str) {
-        let path = root.join(path);
-        fs::create_dir_all(path.parent().expect("below the root")).expect("made");
-        fs::write(path, text).expect("written");
-    }
-
-    #[test]
-    fn physical_cores_come_first_and_nodes_are_found() {
-        let dir = tempfile::tempdir().expect("temporary folder");
-        for cpu in 0..4 {
-            let first = cpu % 2;
-            let topology = format!("devices/system/cpu/cpu{cpu}/topology/thread_siblings_list");
-            write(dir.path(), &topology, &format!("{first},{}\n", first + 2));
-            write(dir.path(), &format!("devices/system/cpu/cpu{cpu}/node{first}/x"), "");
-        }
-        let t = Topology::read(dir.path(), dir.path(), &[0, 1, 2, 3]);
-        assert_eq!(t.processors.iter().map(|p| p.id).collect::<Vec<_>>(), [0, 1, 2, 3]);
-        assert_eq!(t.processors.iter().map(|p| p.node).collect::<Vec<_>>(), [0, 1, 0, 1]);
-        assert_eq!(t.latency_threads(), 2);
-        let t = Topology::read(dir.path(), dir.path(), &[2, 3]);
-        assert_eq!(
-            t.latency_threads(),
-            2,
-            "siblings whose first processor is masked out count as cores"
-        );
-    }
-
-    #[test]
-    fn the_tightest_quota_of_the_hierarchy_counts() {
-        let dir = tempfile::tempdir().expect("temporary folder");
-        write(dir.path(), "self/cgroup", "0::/a/b\n");
-        write(dir.path(), "fs/cgroup/a/cpu.max", "150000 100000\n");
-        write(dir.path(), "fs/cgroup/a/b/cpu.max", "max 100000\n");
-        assert_eq!(quota(dir.path(), dir.path()), Some(2));
-        write(dir.path(), "fs/cgroup/cpu.max", "50000 100000\n");
-        assert_eq!(quota(dir.path(), dir.path()), Some(1));
-        let t = Topology::read(dir.path(), dir.path(), &[0, 1, 2]);
-        assert_eq!(t.latency_threads(), 1);
-    }
-
-    #[test]
-    fn lists_have_ranges() {
-        assert_eq!(parse_list("0-2,5\n"), [0, 1, 2, 5]);
-        assert_eq!(parse_list("x,3"), [3]);
-    }
-}
+pub(crate) mod machines;
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,6 @@
 //! Hints: what the caller wants, from which devices derive streams, threads and precision.
 
-use super::{Access, Effect, Property, PropertyInfo, value::text_enum};
+use super::{Access, Effect, ProcessorSet, Property, PropertyInfo, value::text_enum};
 use crate::tensor::ElementType;
 
 text_enum! {
@@ -104,6 +104,13 @@ pub const ENABLE_CPU_RESERVATION: Property<bool> = Property::new(
     RUNTIME,
     "whether the model's cores are closed to other models",
 );
+/// The logical processors that a model's threads may run on; empty is all. OpenVINO has no such key.
+pub const CPU_PROCESSORS: Property<ProcessorSet> = Property::new(
+    "CPU_PROCESSORS",
+    RW,
+    RUNTIME,
+    "the logical processors that a model's threads may run on; empty is all",
+);
 /// Which cores of a hybrid processor run inferences.
 pub const SCHEDULING_CORE_TYPE: Property<SchedulingCoreType> = Property::new(
     "SCHEDULING_CORE_TYPE",
@@ -161,6 +168,7 @@ pub const ALL: &[PropertyInfo] = &[
     INFERENCE_PRECISION.info(),
     ENABLE_CPU_PINNING.info(),
     ENABLE_CPU_RESERVATION.info(),
+    CPU_PROCESSORS.info(),
     SCHEDULING_CORE_TYPE.info(),
     ENABLE_HYPER_THREADING.info(),
     MODEL_DISTRIBUTION_POLICY.info(),

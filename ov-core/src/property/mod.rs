@@ -25,12 +25,14 @@ pub mod info;
 mod key;
 pub mod log;
 mod map;
+mod processors;
 pub mod streams;
 mod value;
 
 pub use key::{Access, Effect, Property, PropertyInfo};
 pub use map::PropertyMap;
 pub(crate) use map::{lookup, nearest};
+pub use processors::ProcessorSet;
 #[cfg(feature = "testing")]
 pub(crate) use value::text_enum;
 pub use value::{DeviceProperties, PropertyValue, TextEnum};
