@@ -51,6 +51,18 @@ fn visit(model: &mut Model, id: NodeId) -> Result<usize> {
         inputs.iter().map(|v| model.constant(*v).filter(|t| !t.is_absent()).cloned()).collect();
     let outputs = node.outputs().len() as u32;
     let (mut settled, mut hoisted) = (Vec::new(), 0);
+    // The two iterating operators share their ports, not their type.
+    macro_rules! loosened {
+        ($op:ident) => {{
+            let mut op = $op.clone();
+            let Ok(mut ports) = op.ports() else { return Ok(0) };
+            settled = settle(&op.body, &mut ports);
+            let bound = bind(&mut op.body, &ports.invariant, &constants)?;
+            hoisted = hoist(model, &mut op.body, &mut ports, &mut inputs)?;
+            op.set_ports(&ports);
+            (Box::new(op), bound)
+        }};
+    }
     let (op, bound): (Box<dyn Op>, usize) = if let Some(op) = node.op_as::<If>() {
         let mut op = op.clone();
         let reads = |ports: &[i64]| -> Vec<(usize, usize)> {
@@ -61,21 +73,9 @@ fn visit(model: &mut Model, id: NodeId) -> Result<usize> {
             + bind(&mut op.else_body, &else_reads, &constants)?;
         (Box::new(op), bound)
     } else if let Some(op) = node.op_as::<Loop>() {
-        let mut op = op.clone();
-        let Ok(mut ports) = op.ports() else { return Ok(0) };
-        settled = settle(&op.body, &mut ports);
-        let bound = bind(&mut op.body, &ports.invariant, &constants)?;
-        hoisted = hoist(model, &mut op.body, &mut ports, &mut inputs)?;
-        op.set_ports(&ports);
-        (Box::new(op), bound)
+        loosened!(op)
     } else if let Some(op) = node.op_as::<TensorIterator>() {
-        let mut op = op.clone();
-        let Ok(mut ports) = op.ports() else { return Ok(0) };
-        settled = settle(&op.body, &mut ports);
-        let bound = bind(&mut op.body, &ports.invariant, &constants)?;
-        hoisted = hoist(model, &mut op.body, &mut ports, &mut inputs)?;
-        op.set_ports(&ports);
-        (Box::new(op), bound)
+        loosened!(op)
     } else {
         return Ok(0);
     };

@@ -72,41 +72,49 @@ struct Iteration<'a> {
     is_loop: bool,
 }
 
+macro_rules! has_ports {
+    ($op:ident) => {
+        impl $op {
+            /// Evaluates the operator with a body that somebody else runs; of the body itself only the types of its parameters
+            /// and outputs are looked at.
+            ///
+            /// # Errors
+            /// When the body fails or the values are not valid.
+            pub fn evaluate_with(&self, inputs: &[Tensor], run_body: RunBody<'_>) -> OpResult<Vec<Tensor>> {
+                self.iteration()?.evaluate_with(inputs, run_body)
+            }
+
+            /// The port maps.
+            ///
+            /// # Errors
+            /// When a list has an incomplete entry or a negative index.
+            pub fn ports(&self) -> OpResult<LoopPorts> {
+                LoopPorts::read(
+                    &self.sliced_inputs,
+                    &self.merged_inputs,
+                    &self.invariant_inputs,
+                    &self.body_outputs,
+                    &self.concat_outputs,
+                )
+            }
+
+            /// Sets the port maps.
+            pub(crate) fn set_ports(&mut self, ports: &LoopPorts) {
+                [
+                    self.sliced_inputs,
+                    self.merged_inputs,
+                    self.invariant_inputs,
+                    self.body_outputs,
+                    self.concat_outputs,
+                ] = ports.write();
+            }
+        }
+    };
+}
+has_ports!(Loop);
+has_ports!(TensorIterator);
+
 impl Loop {
-    /// Evaluates the operator with a body that somebody else runs; of the body itself only the types of its parameters
-    /// and outputs are looked at.
-    ///
-    /// # Errors
-    /// When the body fails or the values are not valid.
-    pub fn evaluate_with(&self, inputs: &[Tensor], run_body: RunBody<'_>) -> OpResult<Vec<Tensor>> {
-        self.iteration()?.evaluate_with(inputs, run_body)
-    }
-
-    /// The port maps.
-    ///
-    /// # Errors
-    /// When a list has an incomplete entry or a negative index.
-    pub fn ports(&self) -> OpResult<LoopPorts> {
-        LoopPorts::read(
-            &self.sliced_inputs,
-            &self.merged_inputs,
-            &self.invariant_inputs,
-            &self.body_outputs,
-            &self.concat_outputs,
-        )
-    }
-
-    /// Sets the port maps.
-    pub(crate) fn set_ports(&mut self, ports: &LoopPorts) {
-        [
-            self.sliced_inputs,
-            self.merged_inputs,
-            self.invariant_inputs,
-            self.body_outputs,
-            self.concat_outputs,
-        ] = ports.write();
-    }
-
     fn iteration(&self) -> OpResult<Iteration<'_>> {
         Ok(Iteration {
             body: &self.body,
@@ -119,40 +127,6 @@ impl Loop {
 }
 
 impl TensorIterator {
-    /// Evaluates the operator with a body that somebody else runs; of the body itself only the types of its parameters
-    /// and outputs are looked at.
-    ///
-    /// # Errors
-    /// When the body fails or the values are not valid.
-    pub fn evaluate_with(&self, inputs: &[Tensor], run_body: RunBody<'_>) -> OpResult<Vec<Tensor>> {
-        self.iteration()?.evaluate_with(inputs, run_body)
-    }
-
-    /// The port maps.
-    ///
-    /// # Errors
-    /// When a list has an incomplete entry or a negative index.
-    pub fn ports(&self) -> OpResult<LoopPorts> {
-        LoopPorts::read(
-            &self.sliced_inputs,
-            &self.merged_inputs,
-            &self.invariant_inputs,
-            &self.body_outputs,
-            &self.concat_outputs,
-        )
-    }
-
-    /// Sets the port maps.
-    pub(crate) fn set_ports(&mut self, ports: &LoopPorts) {
-        [
-            self.sliced_inputs,
-            self.merged_inputs,
-            self.invariant_inputs,
-            self.body_outputs,
-            self.concat_outputs,
-        ] = ports.write();
-    }
-
     fn iteration(&self) -> OpResult<Iteration<'_>> {
         Ok(Iteration {
             body: &self.body,
