@@ -29,7 +29,7 @@ use crate::{
     options::Options,
     select::Candidate,
     switch::Switch,
-    warming::{self, Sample, Verdict},
+    warming::{self, Sample, Verdict, Warmed},
 };
 
 /// What the requests and the working threads of a model share.
@@ -215,16 +215,16 @@ impl Handover {
                 Action::Compile { candidate, background } => {
                     state.attempts[candidate] += 1;
                     let attempt = state.attempts[candidate];
-                    self.spawn(background, move |h| h.compile(candidate, attempt, background));
+                    self.spawn(move |h| h.compile(candidate, attempt, background));
                     if let Some(limit) = self.options.compile_deadline.filter(|_| background) {
-                        self.spawn(false, move |h| h.give_up(candidate, attempt, limit));
+                        self.spawn(move |h| h.give_up(candidate, attempt, limit));
                     }
                 }
                 Action::Warm(candidate) => {
                     let attempt = state.attempts[candidate];
-                    self.spawn(true, move |h| h.warm(candidate, attempt));
+                    self.spawn(move |h| h.warm(candidate, attempt));
                 }
-                Action::Rest(candidate, rest) => self.spawn(false, move |h| {
+                Action::Rest(candidate, rest) => self.spawn(move |h| {
                     if h.sleep(rest) {
                         h.take_in(h.lock(), Event::Rested(candidate));
                     }
@@ -240,18 +240,16 @@ impl Handover {
     }
 
     /// Runs work on a thread; without one, or when the model is gone, it does not run.
-    fn spawn(&self, background: bool, work: impl FnOnce(&Self) + Send + 'static) {
+    ///
+    /// The thread is an ordinary one, because whoever starts it is: what is heavy goes to [`in_background`] from there.
+    /// Requests are made on it as well, because the threads that a device makes for them are like their maker.
+    fn spawn(&self, work: impl FnOnce(&Self) + Send + 'static) {
         let me = Weak::clone(&self.me);
-        let work = move || {
+        let started = thread::Builder::new().name("ov-auto".to_owned()).spawn(move || {
             if let Some(handover) = me.upgrade() {
                 work(&handover);
             }
-        };
-        let started = if background {
-            BackgroundThread::spawn("ov-auto", work).map(drop)
-        } else {
-            thread::Builder::new().name("ov-auto".to_owned()).spawn(work).map(drop)
-        };
+        });
         if let Err(error) = started {
             tracing::error!(%error, "AUTO cannot start a thread");
         }
@@ -267,20 +265,21 @@ impl Handover {
         let mut properties = properties.clone();
         if background {
             self.bound_threads(name, &mut properties);
+            self.give_a_head_start();
         }
-        let result = guarded(name, || {
-            let compiled = self.devices.compile(&self.source, name, &properties)?;
-            let stateful = !compiled.model.create_request()?.state_names().is_empty();
-            Ok((compiled, stateful))
-        });
+        let (devices, source, device) =
+            (Arc::clone(&self.devices), self.source.clone(), name.clone());
+        let compile = move || devices.compile(&source, &device, &properties);
+        let compiled =
+            if background { in_background(name, compile) } else { guarded(name, compile) };
         let mut state = self.lock();
         if !Self::is_current(&state, candidate, attempt) {
             tracing::debug!(device = name, "a compile that was given up has ended");
             return;
         }
-        let event = match result {
-            Ok((compiled, stateful)) => {
-                if stateful {
+        let event = match compiled {
+            Ok(compiled) => {
+                if !compiled.model.state_names().is_empty() {
                     state.machine.on(Event::Stateful);
                 }
                 state.compiled[candidate] = Some(compiled);
@@ -297,6 +296,20 @@ impl Handover {
         self.take_in(state, event);
     }
 
+    /// Lets what shall serve first have processors, disk and memory for itself; not for long, as it may be large.
+    fn give_a_head_start(&self) {
+        let end = Instant::now() + HEAD_START;
+        let mut state = self.lock();
+        while state.machine.serving().is_none() && !state.machine.has_given_up() && !state.ended {
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            state =
+                self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
     /// In the background few threads compile, unless the user says how many.
     fn bound_threads(&self, device: &str, properties: &mut PropertyMap) {
         let key = streams::COMPILATION_NUM_THREADS;
@@ -311,11 +324,7 @@ impl Handover {
 
     fn warm(&self, candidate: usize, attempt: u64) {
         let Some(target) = self.lock().compiled[candidate].clone() else { return };
-        let sample = self.wait_for_sample();
-        let pace = self.switch.get().1.and_then(|e| e.pace.median());
-        let verdict = guarded(&target.device, || {
-            warming::judge(&target, sample.as_ref(), pace, &self.options)
-        });
+        let verdict = self.verdict(&target);
         let mut state = self.lock();
         if !Self::is_current(&state, candidate, attempt) {
             return;
@@ -333,6 +342,27 @@ impl Handover {
             }
         };
         self.take_in(state, event);
+    }
+
+    fn verdict(&self, target: &CompiledDevice) -> Result<Verdict> {
+        let sample = self.wait_for_sample();
+        let prepared = guarded(&target.device, || warming::prepare(target, sample.as_ref()))?;
+        let Some(request) = prepared else {
+            tracing::debug!(device = target.device, "nothing to learn its shapes from");
+            return Ok(Verdict::Fit);
+        };
+        let (device, verify) = (target.device.clone(), self.options.verify);
+        let warmed = in_background(&target.device, move || {
+            warming::first(request, &device, sample.as_ref(), verify)
+        })?;
+        match warmed {
+            Warmed::Unfit(reason) => Ok(Verdict::Unfit(reason)),
+            Warmed::Ready(_) if !self.options.require_faster => Ok(Verdict::Fit),
+            Warmed::Ready(mut request) => {
+                let pace = self.switch.get().1.and_then(|e| e.pace.median());
+                guarded(&target.device, || warming::judge(&mut *request, pace))
+            }
+        }
     }
 
     /// What the next inference reads and gives; nothing when there is none soon.
@@ -402,12 +432,28 @@ impl Released for Handover {
 
 /// How often a request that waits for a device looks whether it was cancelled.
 const CANCEL_POLL: Duration = Duration::from_millis(5);
+/// How much later than that of the device that serves first a compile in the background may begin.
+const HEAD_START: Duration = Duration::from_millis(100);
 /// How long a comparison waits for somebody's inference.
 const SAMPLE_PATIENCE: Duration = Duration::from_millis(200);
 
 /// Turns a panic of a device into an error.
 pub(crate) fn guarded<T>(device: &str, call: impl FnOnce() -> Result<T>) -> Result<T> {
     catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|panic| Err(panicked(device, &*panic)))
+}
+
+/// Runs a call of a device on a background thread and waits for it; a panic is an error.
+fn in_background<T: Send + 'static>(
+    device: &str,
+    call: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    let name = device.to_owned();
+    match BackgroundThread::spawn("ov-auto", move || guarded(&name, call)) {
+        Ok(thread) => thread.join().unwrap_or_else(|panic| Err(panicked(device, &*panic))),
+        Err(error) => {
+            Err(DeviceError::Failed { name: device.to_owned(), source: error.into() }.into())
+        }
+    }
 }
 
 #[cold]

@@ -101,16 +101,16 @@ impl AutoModel {
         Ok(Self { way, inputs, outputs, names, _hold: hold })
     }
 
-    /// A property of whatever serves now.
-    fn device_property(&self, name: &str) -> Result<String> {
-        match &self.way {
-            Way::Direct(target) => target.model.property(name),
+    /// Asks the model of whatever serves now.
+    fn serving<T>(&self, ask: impl FnOnce(&dyn DeviceModel) -> T) -> Result<T> {
+        Ok(match &self.way {
+            Way::Direct(target) => ask(&*target.model),
             Way::Handover(owner) => {
                 let current = owner.0.current(&CancelToken::new()).ok_or_else(nothing_serves)?;
-                current.target.model.property(name)
+                ask(&*current.target.model)
             }
-            Way::Fleet(fleet) => fleet.members[0].executor.target.model.property(name),
-        }
+            Way::Fleet(fleet) => ask(&*fleet.members[0].executor.target.model),
+        })
     }
 
     fn execution_devices(&self) -> String {
@@ -172,7 +172,7 @@ impl DeviceModel for AutoModel {
                 let slots = fleet.members.iter().filter(|m| m.works()).map(|m| m.slots);
                 Ok(slots.sum::<usize>().to_string())
             }
-            _ if self.names.contains(&name) => self.device_property(name),
+            _ if self.names.contains(&name) => self.serving(|model| model.property(name))?,
             _ => Err(PropertyError::Unknown {
                 name: name.to_owned(),
                 device: DEVICE_NAME.to_owned(),
@@ -182,15 +182,11 @@ impl DeviceModel for AutoModel {
         }
     }
 
+    fn state_names(&self) -> Vec<String> {
+        self.serving(|model| model.state_names()).unwrap_or_default()
+    }
+
     fn runtime_nodes(&self) -> Vec<RuntimeNode> {
-        match &self.way {
-            Way::Direct(target) => target.model.runtime_nodes(),
-            Way::Handover(owner) => owner
-                .0
-                .current(&CancelToken::new())
-                .map(|e| e.target.model.runtime_nodes())
-                .unwrap_or_default(),
-            Way::Fleet(fleet) => fleet.members[0].executor.target.model.runtime_nodes(),
-        }
+        self.serving(|model| model.runtime_nodes()).unwrap_or_default()
     }
 }

@@ -5,7 +5,6 @@
 //! caller gave for outputs. When an inference fails, the inputs are still there, and it runs again elsewhere.
 
 use std::{
-    panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc,
         mpsc::{Receiver, SyncSender, sync_channel},
@@ -21,12 +20,7 @@ use ov_core::{
     profiling::NodeProfile,
 };
 
-use crate::{
-    DEVICE_NAME,
-    executor::Executor,
-    handover::{guarded, panicked},
-    warming::Sample,
-};
+use crate::{DEVICE_NAME, executor::Executor, handover::guarded, warming::Sample};
 
 /// Where a request finds what to run on.
 pub(crate) trait Route: Send + Sync {
@@ -73,6 +67,8 @@ pub(crate) struct AutoRequest {
     /// Outputs whose memory the caller gave.
     lent: Vec<bool>,
     watched: Option<Watched>,
+    /// Whether the thread that runs the inferences runs no other request's.
+    has_thread: bool,
 }
 
 impl AutoRequest {
@@ -80,7 +76,8 @@ impl AutoRequest {
         let model = &executor.target.model;
         let (inputs, outputs) = (model.inputs().len(), model.outputs().len());
         let inner = Some(model.create_request()?);
-        Ok(Self { route, executor, inner, inputs, lent: vec![false; outputs], watched: None })
+        let lent = vec![false; outputs];
+        Ok(Self { route, executor, inner, inputs, lent, watched: None, has_thread: false })
     }
 
     fn inner(&self) -> Option<&dyn SyncRequest> {
@@ -129,6 +126,11 @@ impl AutoRequest {
             }
             Ok(())
         })();
+        if self.has_thread && self.route.infer_timeout().is_none() {
+            request.adopt_thread();
+        }
+        // The next request gets a thread of its own in turn.
+        self.watched = None;
         let previous = std::mem::replace(&mut self.executor, executor);
         self.inner = Some(request);
         // Giving back the memory of a whole model takes milliseconds, which no inference should pay.
@@ -145,8 +147,7 @@ impl AutoRequest {
         }
         let device = &self.executor.target.device;
         let request = self.inner.as_mut().ok_or_else(|| hung(device, Duration::ZERO))?;
-        catch_unwind(AssertUnwindSafe(|| request.infer(cancel)))
-            .unwrap_or_else(|panic| Err(panicked(device, &*panic)))
+        guarded(device, || request.infer(cancel))
     }
 
     /// Runs an inference on a thread that can be left alone with it.
@@ -154,7 +155,7 @@ impl AutoRequest {
         let device = self.executor.target.device.clone();
         let watched = match self.watched.take() {
             Some(watched) => watched,
-            None => Watched::start()
+            None => Watched::start(self.has_thread)
                 .map_err(|e| DeviceError::Failed { name: device.clone(), source: e.into() })?,
         };
         let request = self.inner.take().ok_or_else(|| hung(&device, limit))?;
@@ -263,13 +264,18 @@ struct Job {
 }
 
 impl Watched {
-    fn start() -> std::io::Result<Self> {
+    /// `own` tells the device that the thread is the request's own.
+    fn start(mut own: bool) -> std::io::Result<Self> {
         let (jobs, incoming) = sync_channel::<Job>(1);
         let (finished, done) = sync_channel(1);
         thread::Builder::new().name("ov-auto-watched".to_owned()).spawn(move || {
             while let Ok(Job { mut request, cancel, device }) = incoming.recv() {
-                let result = catch_unwind(AssertUnwindSafe(|| request.infer(&cancel)))
-                    .unwrap_or_else(|panic| Err(panicked(&device, &*panic)));
+                let result = guarded(&device, || {
+                    if std::mem::take(&mut own) {
+                        request.adopt_thread();
+                    }
+                    request.infer(&cancel)
+                });
                 if finished.send((request, result)).is_err() {
                     return;
                 }
@@ -335,16 +341,21 @@ impl SyncRequest for AutoRequest {
         }
     }
 
+    fn adopt_thread(&mut self) {
+        self.has_thread = true;
+        if self.route.infer_timeout().is_none()
+            && let Some(request) = &mut self.inner
+        {
+            request.adopt_thread();
+        }
+    }
+
     fn execution_device(&self) -> Option<&str> {
         Some(&self.executor.target.device)
     }
 
     fn profiling(&self) -> Vec<NodeProfile> {
         self.inner().map(SyncRequest::profiling).unwrap_or_default()
-    }
-
-    fn state_names(&self) -> Vec<String> {
-        self.inner().map(SyncRequest::state_names).unwrap_or_default()
     }
 
     fn state(&self, name: &str) -> Result<Tensor> {
@@ -361,6 +372,134 @@ impl SyncRequest for AutoRequest {
     fn reset_states(&mut self) {
         if let Some(request) = &mut self.inner {
             request.reset_states();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{
+        Weak,
+        atomic::{AtomicUsize, Ordering},
+    };
+
+    use ov_core::plugin::{CompiledDevice, DeviceModel, PortInfo};
+
+    use super::*;
+    use crate::executor::Released;
+
+    /// A model whose requests count how often they are given a thread, on whichever thread that happens.
+    struct Counting(Arc<AtomicUsize>);
+
+    impl DeviceModel for Counting {
+        fn inputs(&self) -> &[PortInfo] {
+            &[]
+        }
+
+        fn outputs(&self) -> &[PortInfo] {
+            &[]
+        }
+
+        fn create_request(&self) -> Result<Box<dyn SyncRequest>> {
+            Ok(Box::new(Self(Arc::clone(&self.0))))
+        }
+
+        fn property_names(&self) -> &[&'static str] {
+            &[]
+        }
+
+        fn property(&self, _: &str) -> Result<String> {
+            Ok(String::new())
+        }
+    }
+
+    impl SyncRequest for Counting {
+        fn set_input(&mut self, _: usize, _: Tensor) -> Result<()> {
+            Ok(())
+        }
+
+        fn input(&self, _: usize) -> Option<&Tensor> {
+            None
+        }
+
+        fn input_mut(&mut self, _: usize) -> Option<&mut Tensor> {
+            None
+        }
+
+        fn set_output(&mut self, _: usize, _: Tensor) -> Result<()> {
+            Ok(())
+        }
+
+        fn output(&self, _: usize) -> Option<&Tensor> {
+            None
+        }
+
+        fn infer(&mut self, _: &CancelToken) -> Result<()> {
+            Ok(())
+        }
+
+        fn adopt_thread(&mut self) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    struct Owner;
+
+    impl Released for Owner {
+        fn released(self: Arc<Self>) {}
+    }
+
+    /// Always leads to one executor.
+    struct To(Arc<Executor>, Option<Duration>);
+
+    impl Route for To {
+        fn is_current(&self, executor: &Executor) -> bool {
+            executor.epoch == self.0.epoch
+        }
+
+        fn current(&self, _: &CancelToken) -> Option<Arc<Executor>> {
+            Some(Arc::clone(&self.0))
+        }
+
+        fn replace(&self, _: &Arc<Executor>, _: &Error, _: &CancelToken) -> Option<Arc<Executor>> {
+            None
+        }
+
+        fn infer_timeout(&self) -> Option<Duration> {
+            self.1
+        }
+    }
+
+    fn executor(epoch: u64) -> (Arc<Executor>, Arc<AtomicUsize>) {
+        let adopted = Arc::new(AtomicUsize::new(0));
+        let model: Arc<dyn DeviceModel> = Arc::new(Counting(Arc::clone(&adopted)));
+        let target = CompiledDevice {
+            model,
+            device: "COUNTING".to_owned(),
+            loaded_from_cache: false,
+            duration: Duration::ZERO,
+            times: ov_core::plugin::LoadTimes::default(),
+        };
+        (Arc::new(Executor::new(0, epoch, target, Weak::<Owner>::new())), adopted)
+    }
+
+    #[test]
+    fn every_device_hears_once_of_a_thread_of_its_own() {
+        for limit in [None, Some(Duration::from_secs(60))] {
+            let ((old, before), (new, after)) = (executor(1), executor(2));
+            let counts = || [&before, &after].map(|c| c.load(Ordering::Relaxed));
+            let route = |executor| Arc::new(To(executor, limit));
+            let mut request = AutoRequest::new(route(Arc::clone(&old)), old).expect("a request");
+            request.adopt_thread();
+            for _ in 0..3 {
+                request.infer(&CancelToken::new()).expect("runs");
+            }
+            assert_eq!(counts(), [1, 0], "{limit:?}");
+            request.route = route(new);
+            for _ in 0..3 {
+                request.infer(&CancelToken::new()).expect("runs");
+            }
+            assert_eq!(counts(), [1, 1], "{limit:?}");
         }
     }
 }

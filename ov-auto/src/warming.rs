@@ -8,8 +8,6 @@ use ov_core::{
     property::auto::VerifySwitch,
 };
 
-use crate::options::Options;
-
 /// What an inference read and gave.
 #[derive(Clone, Debug)]
 pub(crate) struct Sample {
@@ -35,55 +33,78 @@ pub(crate) enum Verdict {
     Unfit(String),
 }
 
-/// Inferences after the first, which pays for whatever the device does late.
+/// Inferences after the first that are timed.
 const RUNS: usize = 3;
 /// A candidate has to be faster by so much.
 const FASTER: f64 = 0.9;
 /// Results may differ by this share of the largest value: devices compute in different precisions.
 const TOLERANCE: f64 = 0.05;
 
-/// Runs a candidate on what was read last, or on zeros; `pace` is that of what serves now.
+/// A request of a candidate with what was read last, or with zeros; nothing where shapes are open and there was no
+/// inference to learn them from.
 ///
 /// # Errors
 /// Those of the candidate.
-pub(crate) fn judge(
+pub(crate) fn prepare(
     target: &CompiledDevice,
     sample: Option<&Sample>,
-    pace: Option<Duration>,
-    options: &Options,
-) -> Result<Verdict> {
+) -> Result<Option<Box<dyn SyncRequest>>> {
     let mut request = target.model.create_request()?;
     for (i, input) in sample.iter().flat_map(|s| s.inputs.iter().enumerate()) {
         if let Some(input) = input {
             request.set_input(i, input.clone())?;
         }
     }
-    if (0..target.model.inputs().len()).any(|i| request.input(i).is_none()) {
-        tracing::debug!(device = target.device, "open shapes and no inference to learn from");
-        return Ok(Verdict::Fit);
-    }
-    let cancel = CancelToken::new();
-    request.infer(&cancel)?;
+    let is_ready = (0..target.model.inputs().len()).all(|i| request.input(i).is_some());
+    Ok(is_ready.then_some(request))
+}
+
+/// A candidate after its first inference.
+pub(crate) enum Warmed {
+    Unfit(String),
+    Ready(Box<dyn SyncRequest>),
+}
+
+/// The first inference, and whether it gives what the sample says. It pays for whatever the device does late, and
+/// belongs on a background thread.
+///
+/// # Errors
+/// Those of the candidate.
+pub(crate) fn first(
+    mut request: Box<dyn SyncRequest>,
+    device: &str,
+    sample: Option<&Sample>,
+    verify: VerifySwitch,
+) -> Result<Warmed> {
+    request.infer(&CancelToken::new())?;
     let difference = sample.and_then(|s| difference(&*request, s));
-    if let Some(difference) = difference.filter(|_| options.verify != VerifySwitch::Off) {
-        if options.verify == VerifySwitch::Veto {
-            return Ok(Verdict::Unfit(difference));
+    if let Some(difference) = difference.filter(|_| verify != VerifySwitch::Off) {
+        if verify == VerifySwitch::Veto {
+            return Ok(Warmed::Unfit(difference));
         }
-        tracing::warn!(device = target.device, difference, "results differ between devices");
+        tracing::warn!(device, difference, "results differ between devices");
     }
-    let mut times = Vec::with_capacity(RUNS);
-    for _ in 0..RUNS {
+    Ok(Warmed::Ready(request))
+}
+
+/// Times a warm candidate against `pace`, that of what serves now. This belongs on a thread like those that will wait
+/// for the device: one of the idle class is told late of what ended in time while the processor serves.
+///
+/// # Errors
+/// Those of the candidate.
+pub(crate) fn judge(request: &mut dyn SyncRequest, pace: Option<Duration>) -> Result<Verdict> {
+    let cancel = CancelToken::new();
+    let mut times = [Duration::ZERO; RUNS];
+    for time in &mut times {
         let start = Instant::now();
         request.infer(&cancel)?;
-        times.push(start.elapsed());
+        *time = start.elapsed();
     }
     times.sort_unstable();
+    let median = times[RUNS / 2];
     Ok(match pace {
-        Some(pace) if options.require_faster && times[RUNS / 2] > pace.mul_f64(FASTER) => {
-            Verdict::Unfit(format!(
-                "it takes {:?}, the device that serves {pace:?}",
-                times[RUNS / 2]
-            ))
+        Some(pace) if median > pace.mul_f64(FASTER) => {
+            Verdict::Unfit(format!("it takes {median:?}, the device that serves {pace:?}"))
         }
         _ => Verdict::Fit,
     })

@@ -359,9 +359,14 @@ pub(crate) fn write_files(
         Full { report, command: std::env::args().collect(), duration_s: run.duration_s, counters };
     serde_json::to_writer_pretty(create("report.json")?, &full)?;
     let mut samples = create("samples.csv")?;
-    writeln!(samples, "index;end_us;latency_us")?;
+    writeln!(samples, "index;end_us;latency_us;devices")?;
+    let mut spans = run.devices.iter().peekable();
+    let mut devices = "";
     for (i, (end, latency)) in run.end_us.iter().zip(&run.latency_us).enumerate() {
-        writeln!(samples, "{i};{end:.3};{latency:.3}")?;
+        while let Some((_, next)) = spans.next_if(|(first, _)| *first <= i) {
+            devices = next;
+        }
+        writeln!(samples, "{i};{end:.3};{latency:.3};{}", field(devices))?;
     }
     samples.flush()?;
     if counters.is_empty() {

@@ -48,6 +48,10 @@ impl DeviceModel for CheckedModel {
         self.model.property(name)
     }
 
+    fn state_names(&self) -> Vec<String> {
+        self.model.state_names()
+    }
+
     fn runtime_nodes(&self) -> Vec<RuntimeNode> {
         self.model.runtime_nodes()
     }
@@ -84,7 +88,7 @@ impl SyncRequest for CheckedRequest {
         self.check.settle()
     }
 
-    fn adopt_thread(&self) {
+    fn adopt_thread(&mut self) {
         self.request.adopt_thread();
     }
 
@@ -94,10 +98,6 @@ impl SyncRequest for CheckedRequest {
 
     fn profiling(&self) -> Vec<NodeProfile> {
         self.request.profiling()
-    }
-
-    fn state_names(&self) -> Vec<String> {
-        self.request.state_names()
     }
 
     fn state(&self, name: &str) -> Result<Tensor> {
@@ -146,7 +146,7 @@ mod tests {
             Ok(())
         }
 
-        fn adopt_thread(&self) {
+        fn adopt_thread(&mut self) {
             self.0.fetch_add(1, Ordering::Relaxed);
         }
     }

@@ -53,6 +53,12 @@ impl CompiledModel {
         self.0.model.outputs()
     }
 
+    /// Names of the states: what each request keeps from one inference to the next.
+    #[must_use]
+    pub fn state_names(&self) -> Vec<String> {
+        self.0.model.state_names()
+    }
+
     /// A request with memory of its own. `OPTIMAL_NUMBER_OF_INFER_REQUESTS` of them keep the device busy.
     ///
     /// # Errors

@@ -394,15 +394,7 @@ impl InferRequest {
         Ok(self.request()?.profiling())
     }
 
-    /// Names of the model's states.
-    ///
-    /// # Errors
-    /// [`InferError::Busy`].
-    pub fn state_names(&self) -> Result<Vec<String>> {
-        Ok(self.request()?.state_names())
-    }
-
-    /// The value of a state.
+    /// The value of a state, one of [`CompiledModel::state_names`].
     ///
     /// # Errors
     /// [`InferError::Busy`]; when there is no such state.

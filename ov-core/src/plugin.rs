@@ -181,6 +181,11 @@ pub trait DeviceModel: Send + Sync {
     /// [`PropertyError::Unknown`](crate::error::PropertyError::Unknown).
     fn property(&self, name: &str) -> Result<String>;
 
+    /// Names of the states (variables that live from one inference of a request to the next).
+    fn state_names(&self) -> Vec<String> {
+        Vec::new()
+    }
+
     /// What runs: one entry per step, in order, with kernel, layouts and precision.
     fn runtime_nodes(&self) -> Vec<RuntimeNode> {
         Vec::new()
@@ -227,7 +232,7 @@ pub trait SyncRequest: Send {
 
     /// Called on a thread that will run inferences of this request, and of no other, before the first of them: it may be
     /// bound to the processors of the request's stream.
-    fn adopt_thread(&self) {}
+    fn adopt_thread(&mut self) {}
 
     /// The device that ran the last inference, for requests that move between devices; `None` where there is one only.
     fn execution_device(&self) -> Option<&str> {
@@ -236,11 +241,6 @@ pub trait SyncRequest: Send {
 
     /// Times of the last inference by node, when `PERF_COUNT` was set at compile time, else empty.
     fn profiling(&self) -> Vec<NodeProfile> {
-        Vec::new()
-    }
-
-    /// Names of the states (variables that live from one inference to the next).
-    fn state_names(&self) -> Vec<String> {
         Vec::new()
     }
 

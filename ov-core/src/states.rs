@@ -60,12 +60,6 @@ impl States {
         self.variables.is_empty()
     }
 
-    /// Names of the variables.
-    #[must_use]
-    pub fn names(&self) -> Vec<String> {
-        self.variables.iter().map(|v| v.name.clone()).collect()
-    }
-
     /// The value of a variable; zeros before the first inference, also where the model computes an initial value.
     ///
     /// # Errors
@@ -125,7 +119,8 @@ impl States {
             }
             at += variable.parameters();
         }
-        let known = if self.is_empty() { "no states".to_owned() } else { self.names().join(", ") };
+        let names: Vec<&str> = self.variables.iter().map(|v| v.name.as_str()).collect();
+        let known = if names.is_empty() { "no states".to_owned() } else { names.join(", ") };
         Err(InferError::NoSuchPort { direction: "state", port: format!("{name:?}"), known }.into())
     }
 }

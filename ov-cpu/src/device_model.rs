@@ -35,16 +35,16 @@ pub(crate) struct CpuModel {
     variables: Vec<Variable>,
     config: CpuConfig,
     exe: Arc<Executable>,
-    streams: Vec<Stream>,
-    /// Held while a request chooses its stream.
-    choosing: Mutex<()>,
+    streams: Mutex<Vec<Stream>>,
     place: Arc<Place>,
     _lease: Option<Lease>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Stream {
-    team: Arc<Team>,
+    /// Made for the first request: threads are like the one that makes them, and a model may be compiled on a thread of
+    /// the background.
+    team: Option<Arc<Team>>,
     /// Held by each of its requests.
     user: Arc<()>,
 }
@@ -97,8 +97,7 @@ impl CpuModel {
                 got: e.to_string(),
             })?;
         }
-        let stream = |s| Ok(Stream { team: teams::of_stream(&config, s)?, user: Arc::new(()) });
-        let streams = (0..config.places.len()).map(stream).collect::<Result<_>>()?;
+        let streams = config.places.iter().map(|_| Stream::default()).collect();
         let place = Place::new(config.priority);
         Ok(Self {
             blob,
@@ -108,18 +107,17 @@ impl CpuModel {
             variables: meta.variables,
             config,
             exe,
-            streams,
-            choosing: Mutex::new(()),
+            streams: Mutex::new(streams),
             place,
             _lease: lease,
         })
     }
 
     /// The stream with the fewest requests, of several the one on the caller's NUMA node.
-    fn choose(&self, caller: Option<usize>) -> usize {
+    fn choose(&self, streams: &[Stream], caller: Option<usize>) -> usize {
         let far = |s: usize| !caller.is_some_and(|c| self.config.places[s].allowed.contains(c));
-        let users = |s: usize| Arc::strong_count(&self.streams[s].user);
-        (0..self.streams.len()).min_by_key(|s| (users(*s), far(*s))).unwrap_or(0)
+        let users = |s: usize| Arc::strong_count(&streams[s].user);
+        (0..streams.len()).min_by_key(|s| (users(*s), far(*s))).unwrap_or(0)
     }
 }
 
@@ -193,11 +191,15 @@ impl DeviceModel for CpuModel {
 
     fn create_request(&self) -> Result<Box<dyn SyncRequest>> {
         let (seat, team) = {
-            let _others_wait = self.choosing.lock().unwrap_or_else(PoisonError::into_inner);
-            let index = self.choose(affinity::current_processor());
-            let stream = &self.streams[index];
+            let mut streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
+            let index = self.choose(&streams, affinity::current_processor());
+            let stream = &mut streams[index];
+            let team = match &stream.team {
+                Some(team) => Arc::clone(team),
+                None => Arc::clone(stream.team.insert(teams::of_stream(&self.config, index)?)),
+            };
             let bind = self.config.bindings(index).into_iter().next();
-            (Seat { bind, _user: Arc::clone(&stream.user) }, Arc::clone(&stream.team))
+            (Seat { bind, _user: Arc::clone(&stream.user) }, team)
         };
         let runner = Runner::new(Arc::clone(&self.exe), team, self.config.profiling);
         let place = Arc::clone(&self.place);
@@ -227,6 +229,10 @@ impl DeviceModel for CpuModel {
                 .into()
             }),
         }
+    }
+
+    fn state_names(&self) -> Vec<String> {
+        self.variables.iter().map(|v| v.name.clone()).collect()
     }
 
     fn runtime_nodes(&self) -> Vec<RuntimeNode> {
@@ -270,13 +276,15 @@ mod tests {
         let config = CpuConfig::resolve(&map, &machines::SMT_OFF.topology()).expect("possible");
         let blob = plugin::compile_blob(&model, &config).expect("compiles");
         let model = CpuModel::bind(blob, config, None).expect("binds");
-        assert_eq!([Some(3), Some(20), None].map(|c| model.choose(c)), [0, 1, 0]);
-        let far = Arc::clone(&model.streams[1].user);
-        assert_eq!([Some(3), Some(20), None].map(|c| model.choose(c)), [0, 0, 0]);
+        let streams = || model.streams.lock().expect("no panic");
+        let chosen = || [Some(3), Some(20), None].map(|c| model.choose(&streams(), c));
+        assert_eq!(chosen(), [0, 1, 0]);
+        let far = Arc::clone(&streams()[1].user);
+        assert_eq!(chosen(), [0, 0, 0]);
         drop(far);
-        assert_eq!(model.choose(Some(20)), 1);
+        assert_eq!(chosen(), [0, 1, 0]);
         let requests: Vec<_> = (0..4).map(|_| model.create_request().expect("memory")).collect();
-        let users = || [0, 1].map(|s| Arc::strong_count(&model.streams[s].user) - 1);
+        let users = || [0, 1].map(|s| Arc::strong_count(&streams()[s].user) - 1);
         assert_eq!(users(), [2, 2], "they are spread wherever the caller is");
         drop(requests);
         assert_eq!(users(), [0, 0]);

@@ -119,7 +119,7 @@ impl SyncRequest for CpuRequest {
             .filter(|t| self.ran || (!t.is_absent() && self.output_ports[index].shape.is_static()))
     }
 
-    fn adopt_thread(&self) {
+    fn adopt_thread(&mut self) {
         if let Some(processors) = &self.seat.bind {
             affinity::bind_to(processors.ids());
         }
@@ -138,10 +138,6 @@ impl SyncRequest for CpuRequest {
         let (inputs, outputs) = (self.ports.len(), self.output_ports.len());
         self.states.advance(&mut self.inputs[inputs..], &mut self.outputs[outputs..]);
         Ok(())
-    }
-
-    fn state_names(&self) -> Vec<String> {
-        self.states.names()
     }
 
     fn state(&self, name: &str) -> Result<Tensor> {

@@ -451,7 +451,7 @@ fn serve<T: Send + 'static>(shared: &Shared<T>, lane: usize) {
         };
         drop(state);
         if !std::mem::replace(&mut adopted, true)
-            && let Some(device) = request.idle.as_deref()
+            && let Some(device) = request.idle.as_deref_mut()
         {
             adopt_thread(device);
         }

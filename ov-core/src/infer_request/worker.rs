@@ -97,7 +97,7 @@ fn serve(incoming: &Receiver<Job>, finished: SyncSender<Done>, bell: &Bell) {
     let mut adopted = false;
     while let Ok(Job { mut request, cancel, mut callback, device }) = incoming.recv() {
         if !std::mem::replace(&mut adopted, true) {
-            adopt_thread(&*request);
+            adopt_thread(&mut *request);
         }
         let mut result = run(&mut *request, &cancel, &device);
         if let Some(callback) = &mut callback {
@@ -117,7 +117,7 @@ fn serve(incoming: &Receiver<Job>, finished: SyncSender<Done>, bell: &Bell) {
 }
 
 /// Lets a request have the calling thread for itself. A panic of the device is left to the inference to show.
-pub(super) fn adopt_thread(request: &dyn SyncRequest) {
+pub(super) fn adopt_thread(request: &mut dyn SyncRequest) {
     if catch_unwind(AssertUnwindSafe(|| request.adopt_thread())).is_err() {
         tracing::warn!("the device panicked when a request got a thread of its own");
     }

@@ -1,6 +1,7 @@
 //! Threads for work that must not disturb what is being waited for.
 
 use std::{
+    cell::Cell,
     io,
     sync::mpsc::{Receiver, RecvTimeoutError, sync_channel},
     thread,
@@ -24,6 +25,13 @@ impl BackgroundThread {
         (thread::available_parallelism().map_or(1, usize::from) / 4).max(1)
     }
 
+    /// Whether the calling thread is such a thread. What is made to be kept, such as a pool of threads, should then not
+    /// be kept for others.
+    #[must_use]
+    pub fn is_current() -> bool {
+        IS_BACKGROUND.get()
+    }
+
     /// Runs `work` on such a thread.
     ///
     /// # Errors
@@ -33,6 +41,7 @@ impl BackgroundThread {
         work: impl FnOnce() -> T + Send + 'static,
     ) -> io::Result<thread::JoinHandle<T>> {
         thread::Builder::new().name(name.to_owned()).spawn(move || {
+            IS_BACKGROUND.set(true);
             let (_running, ended) = sync_channel::<()>(0);
             match step_back() {
                 Some(id) => {
@@ -46,6 +55,10 @@ impl BackgroundThread {
             work()
         })
     }
+}
+
+thread_local! {
+    static IS_BACKGROUND: Cell<bool> = const { Cell::new(false) };
 }
 
 /// How long a thread may get less than a hundredth of a processor.
@@ -141,6 +154,9 @@ mod tests {
         let thread = BackgroundThread::spawn("background", || 6 * 7).expect("a thread");
         assert_eq!(thread.join().expect("no panic"), 42);
         assert!(BackgroundThread::limit() >= 1);
+        let inside = BackgroundThread::spawn("background", BackgroundThread::is_current);
+        assert!(inside.expect("a thread").join().expect("no panic"));
+        assert!(!BackgroundThread::is_current());
     }
 
     #[cfg(target_os = "linux")]

@@ -233,6 +233,10 @@ impl DeviceModel for TemplateModel {
         })
     }
 
+    fn state_names(&self) -> Vec<String> {
+        self.meta.variables.iter().map(|v| v.name.clone()).collect()
+    }
+
     fn runtime_nodes(&self) -> Vec<RuntimeNode> {
         let step = |node: &crate::model::Node| RuntimeNode {
             name: node.name().to_owned(),
@@ -326,10 +330,6 @@ impl SyncRequest for TemplateRequest {
 
     fn profiling(&self) -> Vec<NodeProfile> {
         self.profile.clone().unwrap_or_default()
-    }
-
-    fn state_names(&self) -> Vec<String> {
-        self.states.names()
     }
 
     fn state(&self, name: &str) -> Result<Tensor> {
