@@ -32,15 +32,7 @@ pub fn allowed_processors() -> Vec<usize> {
 pub fn bind_to(processors: &[usize]) -> bool {
     #[cfg(target_os = "linux")]
     {
-        if processors.iter().any(|id| *id >= 8 * size_of::<libc::cpu_set_t>()) {
-            return false;
-        }
-        // SAFETY: a zeroed cpu_set_t is a valid empty set.
-        let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
-        for id in processors {
-            // SAFETY: `id` is below the number of bits in the set, checked above.
-            unsafe { libc::CPU_SET(*id, &mut set) };
-        }
+        let Some(set) = set_of(processors) else { return false };
         // SAFETY: `set` is a cpu_set_t of the size given; 0 is the calling thread.
         unsafe { libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const set) == 0 }
     }
@@ -49,6 +41,37 @@ pub fn bind_to(processors: &[usize]) -> bool {
         let _unused = processors;
         false
     }
+}
+
+/// Binds another thread to these processors; false as [`bind_to`].
+pub(crate) fn bind_thread<T>(thread: &std::thread::JoinHandle<T>, processors: &[usize]) -> bool {
+    #[cfg(target_os = "linux")]
+    {
+        use std::os::unix::thread::JoinHandleExt;
+        let Some(set) = set_of(processors) else { return false };
+        let (id, size) = (thread.as_pthread_t(), size_of::<libc::cpu_set_t>());
+        // SAFETY: the handle keeps the thread's identifier valid, and `set` is a cpu_set_t of the size given.
+        unsafe { libc::pthread_setaffinity_np(id, size, &raw const set) == 0 }
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _unused = (thread, processors);
+        false
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn set_of(processors: &[usize]) -> Option<libc::cpu_set_t> {
+    if processors.iter().any(|id| *id >= 8 * size_of::<libc::cpu_set_t>()) {
+        return None;
+    }
+    // SAFETY: a zeroed cpu_set_t is a valid empty set.
+    let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+    for id in processors {
+        // SAFETY: `id` is below the number of bits in the set, checked above.
+        unsafe { libc::CPU_SET(*id, &mut set) };
+    }
+    Some(set)
 }
 
 /// The processor that the calling thread runs on right now, where the system tells.
@@ -87,5 +110,19 @@ mod tests {
         }
         assert!(!bind_to(&[]), "nowhere");
         assert!(!bind_to(&[usize::MAX]));
+    }
+
+    #[test]
+    fn a_thread_is_bound_from_outside() {
+        let last = *allowed_processors().last().expect("at least one");
+        let (bound, wait) = std::sync::mpsc::channel();
+        let thread = std::thread::spawn(move || {
+            wait.recv().expect("is bound");
+            allowed_processors()
+        });
+        assert_eq!(bind_thread(&thread, &[last]), cfg!(target_os = "linux"));
+        bound.send(()).expect("waits");
+        let there = thread.join().expect("runs");
+        assert!(there == [last] || cfg!(not(target_os = "linux")));
     }
 }

@@ -14,6 +14,8 @@ use std::{
 
 use ov_core::property::ProcessorSet;
 
+use crate::affinity;
+
 /// A value alone on its cache lines (two, as processors fetch them in pairs).
 #[derive(Debug, Default)]
 #[repr(align(128))]
@@ -72,15 +74,21 @@ impl Team {
             job: UnsafeCell::new(None),
         });
         let mut team = Self { shared, workers: Vec::new(), busy: AtomicBool::new(false) };
+        let elsewhere = Elsewhere::of_this_thread();
         for index in 1..threads.max(1) {
-            let (shared, processors) = (Arc::clone(&team.shared), bind.get(index).cloned());
+            let shared = Arc::clone(&team.shared);
+            let bound = bind.get(index).cloned();
+            let release = elsewhere.as_ref().filter(|_| bound.is_none()).map(|e| e.allowed.clone());
             let worker =
                 thread::Builder::new().name(format!("ov-cpu-{index}")).spawn(move || {
-                    if let Some(processors) = processors {
-                        crate::affinity::bind_to(processors.ids());
+                    if let Some(processors) = bound {
+                        affinity::bind_to(processors.ids());
                     }
-                    work(&shared, index);
+                    work(&shared, index, release.as_deref());
                 })?;
+            if let Some(elsewhere) = elsewhere.as_ref().filter(|_| bind.get(index).is_none()) {
+                affinity::bind_thread(&worker, &elsewhere.others);
+            }
             team.workers.push(worker);
         }
         Ok(team)
@@ -138,11 +146,31 @@ impl Drop for Team {
     }
 }
 
-fn work(shared: &Shared, index: usize) {
+/// Where a new worker starts: the system likes to put a thread onto the processor of its maker, and takes milliseconds
+/// to move it from there when both compute.
+struct Elsewhere {
+    allowed: Vec<usize>,
+    others: Vec<usize>,
+}
+
+impl Elsewhere {
+    /// Nothing where there is no other processor.
+    fn of_this_thread() -> Option<Self> {
+        let here = affinity::current_processor()?;
+        let allowed = affinity::allowed_processors();
+        let others: Vec<usize> = allowed.iter().copied().filter(|cpu| *cpu != here).collect();
+        (!others.is_empty()).then_some(Self { allowed, others })
+    }
+}
+
+/// `release` are the processors that the worker may use from its first region on; by then nobody binds it any more.
+fn work(shared: &Shared, index: usize, release: Option<&[usize]>) {
     crate::simd::denormals::flush();
-    let mut seen = 0;
+    let mut seen = next_generation(shared, 0);
+    if let Some(processors) = release {
+        affinity::bind_to(processors);
+    }
     loop {
-        seen = next_generation(shared, seen);
         if shared.stop.load(Ordering::SeqCst) {
             return;
         }
@@ -153,6 +181,7 @@ fn work(shared: &Shared, index: usize) {
             unsafe { (*job)(index) };
         }
         shared.finished.0.fetch_add(1, Ordering::Release);
+        seen = next_generation(shared, seen);
     }
 }
 
