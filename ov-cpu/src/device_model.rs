@@ -164,7 +164,7 @@ pub(crate) fn prefetch(blob: &Blob) {
 }
 
 /// Fewer bytes are faulted in as fast as a thread starts.
-const WORTH_A_THREAD: usize = 4 << 20;
+const WORTH_A_THREAD: usize = 32 << 20;
 /// Bytes that are asked for at a time: faults of the inference wait for one call at most.
 const WINDOW: usize = 8 << 20;
 

@@ -159,7 +159,8 @@ fn store_body<S: Bytes, U: Unary>(s: S, u: U, part: &Part<'_>) {
                     }
                     s.to_f32(sum)
                 };
-                x = s.fma(x, scale, bias);
+                // Rounded twice, as the operators of the model are: what is quantized next shows the difference.
+                x = s.add(s.mul(x, scale), bias);
                 let after = t.place == ResidualPlace::AfterActivation;
                 let residual =
                     (!t.residual.is_null()).then(|| s.load_n(t.residual.add(r * t.stride + j), n));

@@ -78,6 +78,45 @@ fn blend<S: Simd>(s: S, table: &AxisTable, at: usize, x: &[f32], inner: usize, y
     }
 }
 
+/// One row of bilinear interpolation: every pixel is the sum of its four neighbours times the products of their weights,
+/// in reading order and rounded at each step. That is the order of the formula in ONNX's specification and of ONNX
+/// Runtime; what is quantized afterwards would show another.
+#[inline(always)]
+fn bilinear_row<S: Simd>(
+    s: S,
+    (above, below): (&[f32], &[f32]),
+    row_weight: [f32; 2],
+    columns: &AxisTable,
+    channels: usize,
+    y: &mut [f32],
+) {
+    for (at, y) in y.chunks_exact_mut(channels).enumerate() {
+        let (index, weight) = columns.taps(at);
+        let pixel = |line: &[f32], k: usize| {
+            let from = index[k] as usize * channels;
+            line[from..from + channels].as_ptr()
+        };
+        let from = [pixel(above, 0), pixel(above, 1), pixel(below, 0), pixel(below, 1)];
+        let column_weight = shared(index, weight);
+        let weights = [0, 1, 2, 3].map(|k| s.splat(column_weight[k % 2] * row_weight[k / 2]));
+        each(
+            s,
+            y,
+            #[inline(always)]
+            |i, n| {
+                // SAFETY: `each` gives positions inside y, which is as long as each of the pixels.
+                let product = |k: usize| unsafe { s.mul(weights[k], s.load_n(from[k].add(i), n)) };
+                s.add(s.add(s.add(product(0), product(1)), product(2)), product(3))
+            },
+        );
+    }
+}
+
+/// Weights of two taps; where both are the same element it is taken by halves.
+fn shared(index: &[u32], weight: &[f32]) -> [f32; 2] {
+    if index[0] == index[1] { [0.5; 2] } else { [weight[0], weight[1]] }
+}
+
 #[inline(always)]
 fn each<S: Simd>(s: S, y: &mut [f32], f: impl Fn(usize, usize) -> S::F) {
     let mut i = 0;
@@ -119,7 +158,13 @@ fn image_body<S: Simd>(
         let image = &x[n * plane..(n + 1) * plane];
         // SAFETY: each item has its own row of the output.
         let y = unsafe { out.slice(item * out_width..(item + 1) * out_width) };
-        let (index, _) = rows.taps(at);
+        let (index, weight) = rows.taps(at);
+        if channels > 0 && index.len() == 2 && columns.len() > 0 && columns.taps(0).0.len() == 2 {
+            let line = |k: usize| &image[index[k] as usize * width..][..width];
+            let lines = (line(0), line(1));
+            bilinear_row(s, lines, shared(index, weight), columns, channels, y);
+            continue;
+        }
         let line = if index.len() == 1 {
             &image[index[0] as usize * width..(index[0] as usize + 1) * width]
         } else {
