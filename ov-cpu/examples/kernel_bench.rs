@@ -149,7 +149,7 @@ fn gemm(isa: Isa, m: usize, n: usize, k: usize, activation: Activation) {
     let (a, b) = (values(m * k), values(k * n));
     let layout = PackedLayout::new(isa, k, n);
     let mut packed = vec![0.0; layout.len()];
-    pack(layout, BView::row_major(&b, n), &mut packed);
+    pack(isa, layout, BView::row_major(&b, n), &mut packed);
     let mut c = vec![0.0; m * n];
     let bias = values(n);
     let seconds = best(|| {

@@ -184,7 +184,7 @@ pub unsafe fn run_unpacked(
     for p in panels {
         let panel = g.layout.panel(p);
         let packed = &mut scratch[..k * panel.width];
-        pack_panel(k, panel, b, packed);
+        pack_panel(isa, k, panel, b, packed);
         // SAFETY: passed on from the caller; the panel was just packed.
         unsafe {
             run_panel(

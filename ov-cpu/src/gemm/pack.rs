@@ -1,8 +1,11 @@
 //! Packing B into panels.
+#![allow(unsafe_code, reason = "tiles are transposed through raw pointers")]
 
 use crate::gemm::layout::{PackedLayout, Panel};
+use crate::kernels::transpose::tile;
+use crate::simd::Isa;
 
-/// An f32 in memory.
+/// An f32 in memory, of four bytes.
 pub trait Stored: Copy {
     /// Its value.
     fn get(self) -> f32;
@@ -52,11 +55,11 @@ impl<'a, T> BView<'a, T> {
 ///
 /// # Panics
 /// If `out` is shorter, or `b` has fewer elements than its strides and the layout reach.
-pub fn pack<T: Stored>(layout: PackedLayout, b: BView<'_, T>, out: &mut [f32]) {
+pub fn pack<T: Stored>(isa: Isa, layout: PackedLayout, b: BView<'_, T>, out: &mut [f32]) {
     for p in layout.all_panels() {
         let panel = layout.panel(p);
         let len = panel.width * layout.k();
-        pack_panel(layout.k(), panel, b, &mut out[panel.offset..panel.offset + len]);
+        pack_panel(isa, layout.k(), panel, b, &mut out[panel.offset..panel.offset + len]);
     }
 }
 
@@ -64,7 +67,7 @@ pub fn pack<T: Stored>(layout: PackedLayout, b: BView<'_, T>, out: &mut [f32]) {
 ///
 /// # Panics
 /// As [`pack`].
-pub fn pack_panel<T: Stored>(k: usize, panel: Panel, b: BView<'_, T>, out: &mut [f32]) {
+pub fn pack_panel<T: Stored>(isa: Isa, k: usize, panel: Panel, b: BView<'_, T>, out: &mut [f32]) {
     let Panel { width, col, cols, .. } = panel;
     assert!(out.len() >= k * width, "panel of {} elements, {} given", k * width, out.len());
     if k == 0 {
@@ -80,6 +83,24 @@ pub fn pack_panel<T: Stored>(k: usize, panel: Panel, b: BView<'_, T>, out: &mut 
         }
         return;
     }
+    if b.row_stride == 1 {
+        let data = &b.data[from..];
+        // The last element of every column.
+        assert!(cols == 0 || (cols - 1) * b.col_stride + k <= data.len(), "too few elements");
+        if cols < width {
+            out.chunks_exact_mut(width).take(k).for_each(|row| row[cols..].fill(0.0));
+        }
+        for i in (0..k).step_by(16) {
+            let (x, y) = (data.as_ptr().wrapping_add(i), out[i * width..].as_mut_ptr());
+            let (x_stride, y_stride) = ((4 * b.col_stride) as isize, (4 * width) as isize);
+            // SAFETY: each of `cols` columns has k elements of four bytes (asserted above), and as many rows of `width`
+            // elements are in `out`.
+            unsafe {
+                tile::rows(isa, 4, x.cast(), x_stride, y.cast(), y_stride, 16.min(k - i), cols);
+            };
+        }
+        return;
+    }
     // Blocks of 16 rows keep the lines of all columns that are being read in L1.
     for i0 in (0..k).step_by(16) {
         let rows = 16.min(k - i0);
@@ -87,12 +108,6 @@ pub fn pack_panel<T: Stored>(k: usize, panel: Panel, b: BView<'_, T>, out: &mut 
             let column = &mut out[i0 * width..(i0 + rows) * width];
             if j >= cols {
                 column.iter_mut().skip(j).step_by(width).for_each(|x| *x = 0.0);
-            } else if b.row_stride == 1 {
-                let start = from + j * b.col_stride + i0;
-                let src = &b.data[start..start + rows];
-                for (row, x) in column.chunks_exact_mut(width).zip(src) {
-                    row[j] = x.get();
-                }
             } else {
                 for (i, row) in column.chunks_exact_mut(width).enumerate() {
                     row[j] = b.data[from + j * b.col_stride + (i0 + i) * b.row_stride].get();

@@ -70,7 +70,7 @@ fn packed_products_match_f64_with_any_strides() {
             for view in [BView::row_major(&b, n), BView::transposed(&b, k)] {
                 let layout = PackedLayout::new(isa, k, n);
                 let mut packed = vec![f32::NAN; layout.len()];
-                pack(layout, view, &mut packed);
+                pack(isa, layout, view, &mut packed);
                 let mut c = vec![7.0; m * ldc];
                 multiply(isa, m, &a, lda, layout, &packed, &mut c, ldc, None, Activation::None);
                 let want = product(m, n, k, &a, lda, view);
@@ -145,7 +145,7 @@ fn epilogues_apply_in_the_given_order() {
                 (noise(m * k, 5), noise(k * n, 6), noise(n, 7), noise(m * (n + 2), 8));
             let layout = PackedLayout::new(isa, k, n);
             let mut packed = vec![0.0; layout.len()];
-            pack(layout, BView::row_major(&b, n), &mut packed);
+            pack(isa, layout, BView::row_major(&b, n), &mut packed);
             let plain = product(m, n, k, &a, k, BView::row_major(&b, n));
             for activation in activations {
                 for place in [

@@ -291,8 +291,9 @@ fn select_direct(view: &NodeView<'_>) -> Result<Choice, Reject> {
     }
     let packing = packing(view.isa, conv, w.shape()).map_err(|e| e.to_string())?;
     let weights = w.to_contiguous();
+    let isa = view.isa;
     let pack = Pack::f32s(packing.packed_len(), move |out| {
-        packing.pack(weights.as_slice().expect("checked to be f32"), out);
+        packing.pack(isa, weights.as_slice().expect("checked to be f32"), out);
     });
     Ok(Choice { params: Vec::new(), packed: vec![pack], consumed: vec![1] })
 }
@@ -365,8 +366,9 @@ fn select_winograd(view: &NodeView<'_>) -> Result<Choice, Reject> {
     let kernel = [params.kernel[1], params.kernel[2]];
     let winograd = WinogradWeights::new(view.isa, tile, kernel, params.channels, params.outputs);
     let weights = view.constant(1)?.to_contiguous();
+    let isa = view.isa;
     let mut packed = vec![Pack::f32s(winograd.packed_len(), move |out| {
-        winograd.pack(weights.as_slice().expect("checked to be f32"), out);
+        winograd.pack(isa, weights.as_slice().expect("checked to be f32"), out);
     })];
     if !known {
         packed.extend(select_direct(view)?.packed);

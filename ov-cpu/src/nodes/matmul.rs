@@ -75,7 +75,7 @@ fn select(view: &NodeView<'_>, bf16: bool) -> Result<Choice, Reject> {
         return Err("takes larger matrices".into());
     }
     let layout = layout_of(view.isa, k, n, bf16);
-    let transposed = op.transpose_b;
+    let (isa, transposed) = (view.isa, op.transpose_b);
     let pack = Pack::f32s(layout.len(), move |out| {
         // Weights in a file may lie at any address.
         let data: &[[u8; 4]] = bytemuck::cast_slice(w.unaligned_bytes());
@@ -83,7 +83,7 @@ fn select(view: &NodeView<'_>, bf16: bool) -> Result<Choice, Reject> {
         if bf16 {
             gemm::pack_pairs(layout, k, b, out);
         } else {
-            gemm::pack(layout, b, out);
+            gemm::pack(isa, layout, b, out);
         }
     });
     Ok(Choice { params: Vec::new(), packed: vec![pack], consumed: vec![1] })

@@ -121,7 +121,7 @@ fn check(isa: Isa, p: &ConvParams, activation: Activation, residual: bool) {
     let want = reference(p, at, &w);
     let plan = Conv::new(isa, p);
     let mut packed = vec![f32::NAN; plan.weights().packed_len()];
-    plan.weights().pack(&w, &mut packed);
+    plan.weights().pack(isa, &w, &mut packed);
     let mut y = y0.clone();
     let place = ResidualPlace::BeforeActivation;
     let residual =

@@ -1,6 +1,6 @@
 //! Packed weights of a convolution.
 
-use crate::gemm::PackedLayout;
+use crate::gemm::{BView, PackedLayout, Panel, pack_panel};
 use crate::simd::Isa;
 
 /// Shape of packed convolution weights: one packed matrix `[taps * channels, outputs]` per group.
@@ -89,9 +89,49 @@ impl ConvWeights {
     ///
     /// # Panics
     /// If a slice is shorter than the shape says.
-    pub fn pack(&self, weights: &[f32], out: &mut [f32]) {
+    pub fn pack(&self, isa: Isa, weights: &[f32], out: &mut [f32]) {
         let taps = self.taps[0] * self.taps[1];
-        self.pack_from(out, |o, c, t| weights[(o * self.channels + c) * taps + t]);
+        if self.merged > 1 || self.pixels > 1 {
+            self.pack_from(out, |o, c, t| weights[(o * self.channels + c) * taps + t]);
+            return;
+        }
+        let filter = self.channels * taps;
+        for g in 0..self.groups {
+            let weights = &weights[g * self.outputs * filter..][..self.outputs * filter];
+            let out = &mut out[g * self.layout.len()..][..self.layout.len()];
+            for panel in self.layout.all_panels().map(|p| self.layout.panel(p)) {
+                self.pack_panel(isa, weights, panel, &mut out[panel.offset..]);
+            }
+        }
+    }
+
+    /// Packs the panel of a group that is not merged. Some channels at a time are brought into the order of the rows,
+    /// tap by tap, and then transposed, so that all of it happens in L1.
+    fn pack_panel(&self, isa: Isa, weights: &[f32], panel: Panel, out: &mut [f32]) {
+        const CHANNELS: usize = 16;
+        let (taps, channels) = (self.taps[0] * self.taps[1], self.channels);
+        let columns = Panel { col: 0, offset: 0, ..panel };
+        if taps == 1 {
+            let filters = BView::transposed(&weights[panel.col * channels..], channels);
+            return pack_panel(isa, channels, columns, filters, out);
+        }
+        let mut sorted = vec![0.0; panel.cols * taps * CHANNELS];
+        for first in (0..channels).step_by(CHANNELS) {
+            let n = CHANNELS.min(channels - first);
+            for (o, sorted) in sorted.chunks_exact_mut(taps * CHANNELS).enumerate() {
+                let from = ((panel.col + o) * channels + first) * taps;
+                for (c, filter) in weights[from..from + n * taps].chunks_exact(taps).enumerate() {
+                    for (t, w) in filter.iter().enumerate() {
+                        sorted[t * CHANNELS + c] = *w;
+                    }
+                }
+            }
+            for t in 0..taps {
+                let rows = &mut out[(t * channels + first) * panel.width..][..n * panel.width];
+                let filters = BView::transposed(&sorted[t * CHANNELS..], taps * CHANNELS);
+                pack_panel(isa, n, columns, filters, rows);
+            }
+        }
     }
 
     /// Packs from `weight(output, channel of its group, tap)`.

@@ -159,7 +159,7 @@ fn image_body<S: Simd>(
         // SAFETY: each item has its own row of the output.
         let y = unsafe { out.slice(item * out_width..(item + 1) * out_width) };
         let (index, weight) = rows.taps(at);
-        if channels > 0 && index.len() == 2 && columns.len() > 0 && columns.taps(0).0.len() == 2 {
+        if channels > 0 && index.len() == 2 && !columns.is_empty() && columns.taps(0).0.len() == 2 {
             let line = |k: usize| &image[index[k] as usize * width..][..width];
             let lines = (line(0), line(1));
             bilinear_row(s, lines, shared(index, weight), columns, channels, y);

@@ -18,8 +18,10 @@ use std::ptr;
 
 use crate::gemm::tile::{MAX_ROWS, Segment, Tile, Tiles};
 use crate::gemm::{Epilogue, PackedLayout, balanced};
+use crate::kernels::transpose::tile;
 use crate::simd::Isa;
 use crate::simd::activation::{Visitor, dispatch};
+use crate::simd::lanes::{Simd, instantiate};
 use crate::simd::math::Unary;
 
 use super::{ConvArgs, ConvParams, Source};
@@ -102,55 +104,100 @@ impl WinogradWeights {
     ///
     /// # Panics
     /// If a slice is shorter than the shape says.
-    pub fn pack(&self, weights: &[f32], out: &mut [f32]) {
-        let channels = self.layout.k();
-        let out = &mut out[..self.packed_len()];
-        let g = kernel_matrix(self.tile);
-        let one = [[1.0, 0.0, 0.0]];
-        let rows = |k: usize| if k == 3 { &g[..self.tile.inputs()] } else { &one[..] };
-        let [kh, kw] = self.kernel;
-        let (down, across, taps) = (rows(kh), rows(kw), kh * kw);
-        for p in self.layout.all_panels() {
-            let panel = self.layout.panel(p);
-            for c in 0..channels {
-                for first in (0..panel.width).step_by(PACK_LANES) {
-                    let lanes = PACK_LANES.min(panel.width - first);
-                    let mut w = [[[0.0; PACK_LANES]; 3]; 3];
-                    for l in 0..lanes.min(panel.cols.saturating_sub(first)) {
-                        let o = panel.col + first + l;
-                        let source = &weights[(o * channels + c) * taps..][..taps];
-                        for (t, tap) in source.iter().enumerate() {
-                            w[t / kw][t % kw][l] = f64::from(*tap);
-                        }
+    pub fn pack(&self, isa: Isa, weights: &[f32], out: &mut [f32]) {
+        pack(isa, isa, self, weights, out);
+    }
+}
+
+/// Outputs that are transformed at once.
+const PACK_LANES: usize = 16;
+/// Channels that are read at once, so that what is read of a filter is in one piece.
+const PACK_CHANNELS: usize = 16;
+
+instantiate! {
+    fn pack(isa_of_tiles: Isa, to: &WinogradWeights, weights: &[f32], out: &mut [f32]) = pack_body;
+}
+
+#[inline(always)]
+fn pack_body<S: Simd>(_: S, isa: Isa, to: &WinogradWeights, weights: &[f32], out: &mut [f32]) {
+    let (channels, plane) = (to.layout.k(), to.layout.len());
+    let out = &mut out[..to.packed_len()];
+    let g = kernel_matrix(to.tile);
+    let one = [[1.0, 0.0, 0.0]];
+    let rows = |k: usize| if k == 3 { &g[..to.tile.inputs()] } else { &one[..] };
+    let [kh, kw] = to.kernel;
+    let (down, across, taps) = (rows(kh), rows(kw), kh * kw);
+    for panel in to.layout.all_panels().map(|p| to.layout.panel(p)) {
+        for first in (0..panel.width).step_by(PACK_LANES) {
+            let lanes = PACK_LANES.min(panel.width - first);
+            let filters = lanes.min(panel.cols.saturating_sub(first));
+            // `[channel][tap][filter]`; what is not a filter stays zero.
+            let mut block = [[0.0f32; PACK_LANES]; 9 * PACK_CHANNELS];
+            for c0 in (0..channels).step_by(PACK_CHANNELS) {
+                let count = PACK_CHANNELS.min(channels - c0);
+                let from = ((panel.col + first) * channels + c0) * taps;
+                if filters > 0 {
+                    let end = from + (filters - 1) * channels * taps + count * taps;
+                    let weights = &weights[from..end];
+                    let stride = (4 * channels * taps) as isize;
+                    for i in (0..count * taps).step_by(16) {
+                        let n = 16.min(count * taps - i);
+                        let (x, y) = (weights[i..].as_ptr(), block[i..].as_mut_ptr());
+                        let y_stride = 4 * PACK_LANES as isize;
+                        // SAFETY: `weights` ends after `count * taps` elements of the last filter, and the rows from i
+                        // on are in the block.
+                        unsafe {
+                            tile::rows(isa, 4, x.cast(), stride, y.cast(), y_stride, n, filters);
+                        };
                     }
-                    // U = G w Gᵀ, first along the columns of w.
-                    for (i, gi) in down.iter().enumerate() {
-                        let mut line = [[0.0; PACK_LANES]; 3];
-                        for (j, line) in line.iter_mut().enumerate() {
-                            for (l, v) in line.iter_mut().enumerate() {
-                                *v = gi[0] * w[0][j][l] + gi[1] * w[1][j][l] + gi[2] * w[2][j][l];
-                            }
-                        }
-                        for (j, gj) in across.iter().enumerate() {
-                            let at = (i * across.len() + j) * self.layout.len()
-                                + panel.offset
-                                + c * panel.width
-                                + first;
-                            for (l, u) in out[at..at + lanes].iter_mut().enumerate() {
-                                let sum =
-                                    gj[0] * line[0][l] + gj[1] * line[1][l] + gj[2] * line[2][l];
-                                *u = sum as f32;
-                            }
-                        }
-                    }
+                }
+                for (c, taps) in block.chunks_exact(taps).take(count).enumerate() {
+                    let at = panel.offset + (c0 + c) * panel.width + first;
+                    transform_filters((down, across), (taps, kw), &mut out[at..], (plane, lanes));
                 }
             }
         }
     }
 }
 
-/// Outputs that are transformed at once.
-const PACK_LANES: usize = 16;
+/// `G w Gᵀ` of some filters, first along the columns of w. `taps` are rows of `kw`; product `i` is written to
+/// `out[i * plane..][..lanes]`.
+#[inline(always)]
+fn transform_filters(
+    (down, across): (&[[f64; 3]], &[[f64; 3]]),
+    (taps, kw): (&[[f32; PACK_LANES]], usize),
+    out: &mut [f32],
+    (plane, lanes): (usize, usize),
+) {
+    let mut w = [[[0.0f64; PACK_LANES]; 3]; 3];
+    for (w, taps) in w.iter_mut().zip(taps.chunks_exact(kw)) {
+        for (w, tap) in w.iter_mut().zip(taps) {
+            for (w, tap) in w.iter_mut().zip(tap) {
+                *w = f64::from(*tap);
+            }
+        }
+    }
+    for (i, gi) in down.iter().enumerate() {
+        let mut line = [[0.0f64; PACK_LANES]; 3];
+        for (j, line) in line.iter_mut().enumerate() {
+            for (l, v) in line.iter_mut().enumerate() {
+                *v = gi[0] * w[0][j][l] + gi[1] * w[1][j][l] + gi[2] * w[2][j][l];
+            }
+        }
+        for (j, gj) in across.iter().enumerate() {
+            let mut u = [0.0f32; PACK_LANES];
+            for (l, u) in u.iter_mut().enumerate() {
+                *u = (gj[0] * line[0][l] + gj[1] * line[1][l] + gj[2] * line[2][l]) as f32;
+            }
+            let to = &mut out[(i * across.len() + j) * plane..];
+            if lanes == PACK_LANES {
+                to[..PACK_LANES].copy_from_slice(&u);
+            } else {
+                to[..lanes].copy_from_slice(&u[..lanes]);
+            }
+        }
+    }
+}
 
 /// A Winograd convolution bound to its sizes.
 #[derive(Clone, Copy, Debug)]

@@ -52,7 +52,7 @@ fn matches_f64_with_every_epilogue() {
                         reference(&p, |n, i, c| x[(n * plane + i) * (p.channels + 2) + c], &w);
                     let plan = Winograd::new(isa, tile, &p).expect("a supported shape");
                     let mut packed = vec![0.0; plan.weights().packed_len()];
-                    plan.weights().pack(&w, &mut packed);
+                    plan.weights().pack(isa, &w, &mut packed);
                     let mut y = y0.clone();
                     let residual = place.map(|place| Residual {
                         data: y0.as_ptr(),
@@ -107,7 +107,7 @@ fn largest_error_is_small_against_the_output() {
             let want = reference(&p, |_, i, c| x[i * 128 + c], &w);
             let plan = Winograd::new(isa, tile, &p).expect("a supported shape");
             let mut packed = vec![0.0; plan.weights().packed_len()];
-            plan.weights().pack(&w, &mut packed);
+            plan.weights().pack(isa, &w, &mut packed);
             let mut y = vec![0.0; want.len()];
             let epilogue = Epilogue::default();
             run(
@@ -149,7 +149,7 @@ fn matches_f64_with_other_kernels_and_dilations() {
                 let want = reference(&p, |n, i, c| x[(n * plane + i) * shape[3] + c], &w);
                 let plan = Winograd::new(isa, tile, &p).expect("a supported shape");
                 let mut packed = vec![f32::NAN; plan.weights().packed_len()];
-                plan.weights().pack(&w, &mut packed);
+                plan.weights().pack(isa, &w, &mut packed);
                 let mut y = vec![f32::NAN; want.len()];
                 let epilogue = Epilogue::default();
                 let args = ConvArgs {
