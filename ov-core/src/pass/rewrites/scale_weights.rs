@@ -13,7 +13,7 @@ use crate::{
         },
         matmul::MatMul,
     },
-    tensor::Tensor,
+    tensor::{ElementType, Tensor},
 };
 
 /// `conv(x, w) * c` becomes `conv(x, w c)` for `c` per output channel.
@@ -114,14 +114,49 @@ impl Weights {
     }
 }
 
+/// The weights times a scale of `shape`, which has 1 where the scale is the same along an axis.
 fn scaled(tensor: &Tensor, scale: Vec<f64>, shape: Option<Vec<usize>>) -> Option<Tensor> {
-    let scale = if scale.len() == 1 {
-        Tensor::from_vec(vec![1; tensor.rank()], scale).ok()?
-    } else {
-        Tensor::from_vec(shape?, scale).ok()?
+    let shape = if scale.len() == 1 { vec![1; tensor.rank()] } else { shape? };
+    let fits = tensor.shape().iter().zip(&shape).all(|(d, s)| *s == 1 || s == d);
+    if !fits || shape.iter().product::<usize>() != scale.len() {
+        return None;
+    }
+    if tensor.element_type() == ElementType::F32 {
+        return scaled_f32(tensor, &scale, &shape);
+    }
+    combine(tensor, &Tensor::from_vec(shape, scale).ok()?, &Multiply {})
+}
+
+/// [`scaled`] of `f32`: each product is computed in `f64`, as [`combine`] does, without copies of that width.
+fn scaled_f32(tensor: &Tensor, scale: &[f64], shape: &[usize]) -> Option<Tensor> {
+    let weights = tensor.to_contiguous();
+    let weights = weights.unaligned_bytes().as_chunks::<4>().0;
+    let axis = shape.iter().rposition(|d| *d > 1).unwrap_or(0);
+    let (outer, inner) = tensor.shape().split_at(axis.min(tensor.rank()));
+    let (count, inner) = match inner {
+        [_, rest @ ..] => (shape[axis], rest.iter().product::<usize>()),
+        [] => (1, 1),
     };
-    let product = combine(tensor, &scale, &Multiply {})?;
-    (product.shape() == tensor.shape()).then_some(product)
+    let inner = if count == 1 { weights.len() } else { inner };
+    let mut product = Vec::with_capacity(weights.len());
+    for (row, weights) in weights.chunks_exact((count * inner).max(1)).enumerate() {
+        // Where the row's scales begin: its position along the outer axes on which the scale varies.
+        let (mut row, mut from, mut step) = (row, 0, count);
+        for (extent, scales) in outer.iter().zip(shape).rev() {
+            from += if *scales > 1 { row % extent * step } else { 0 };
+            (row, step) = (row / extent, step * scales);
+        }
+        let times = |w: &[u8; 4], s: f64| (f64::from(f32::from_ne_bytes(*w)) * s) as f32;
+        let scale = &scale[from..from + count];
+        if inner == 1 {
+            product.extend(weights.iter().zip(scale).map(|(w, s)| times(w, *s)));
+        } else {
+            for (weights, s) in weights.chunks_exact(inner.max(1)).zip(scale) {
+                product.extend(weights.iter().map(|w| times(w, *s)));
+            }
+        }
+    }
+    Tensor::from_vec(tensor.shape().clone(), product).ok()
 }
 
 fn after(cx: &mut Rewriter<'_>, root: NodeId) -> Result<Patch, NoMatch> {
@@ -326,6 +361,36 @@ mod tests {
             let after = rewritten(&b.output(y), TABLE);
             assert_eq!(after.len(), 3, "{after}");
         }
+    }
+
+    #[test]
+    fn products_in_f32_are_those_of_the_operator() {
+        let shapes: [(&[usize], &[usize]); 9] = [
+            (&[3, 4, 5], &[1, 1, 1]),
+            (&[3, 4, 5], &[3, 1, 1]),
+            (&[3, 4, 5], &[1, 4, 1]),
+            (&[3, 4, 5], &[1, 1, 5]),
+            (&[3, 4, 5], &[3, 4, 1]),
+            (&[3, 4, 5], &[3, 1, 5]),
+            (&[3, 0, 5], &[3, 1, 1]),
+            (&[2, 3, 2, 2, 3], &[2, 1, 2, 1, 1]),
+            (&[6], &[6]),
+        ];
+        for (of, by) in shapes {
+            let values = |shape: &[usize], step: f64| -> Vec<f64> {
+                (0..shape.iter().product::<usize>()).map(|i| i as f64 * step - 1.3).collect()
+            };
+            let tensor = Tensor::from_vec(of.to_vec(), values(of, 0.37)).expect("fits");
+            let tensor = tensor.cast(ElementType::F32).expect("a type of numbers");
+            let scale = values(by, 0.71);
+            let expected = Tensor::from_vec(by.to_vec(), scale.clone()).expect("fits");
+            let expected = combine(&tensor, &expected, &Multiply {}).expect("fits");
+            let found = scaled(&tensor, scale, Some(by.to_vec())).expect("fits");
+            assert_eq!(found.shape(), expected.shape(), "{of:?} {by:?}");
+            assert_eq!(found.bytes(), expected.bytes(), "{of:?} {by:?}");
+        }
+        let tensor = Tensor::from_vec([2, 3], vec![1f32; 6]).expect("fits");
+        assert!(scaled(&tensor, vec![1.0; 4], Some(vec![4, 1])).is_none());
     }
 
     #[test]
