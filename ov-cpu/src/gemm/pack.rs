@@ -84,6 +84,7 @@ pub fn pack_panel<T: Stored>(isa: Isa, k: usize, panel: Panel, b: BView<'_, T>, 
         return;
     }
     if b.row_stride == 1 {
+        const { assert!(size_of::<T>() == 4) };
         let data = &b.data[from..];
         // The last element of every column.
         assert!(cols == 0 || (cols - 1) * b.col_stride + k <= data.len(), "too few elements");

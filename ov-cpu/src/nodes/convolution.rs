@@ -99,6 +99,11 @@ fn select_depthwise(view: &NodeView<'_>) -> Result<Choice, Reject> {
     Ok(Choice { params: Vec::new(), packed: vec![pack_depthwise(w)], consumed: vec![1] })
 }
 
+/// The elements of an `f32` tensor where they are: weights in a file may lie at any address.
+pub(super) fn stored(weights: &Tensor) -> &[[u8; 4]] {
+    bytemuck::cast_slice(weights.unaligned_bytes())
+}
+
 /// Packs the `f32` filters `[channels, 1, …]`.
 pub(super) fn pack_depthwise(filters: &Tensor) -> Pack {
     let (channels, kernel) = (filters.shape()[0], two(&filters.shape()[2..], 1));
@@ -293,7 +298,7 @@ fn select_direct(view: &NodeView<'_>) -> Result<Choice, Reject> {
     let weights = w.to_contiguous();
     let isa = view.isa;
     let pack = Pack::f32s(packing.packed_len(), move |out| {
-        packing.pack(isa, weights.as_slice().expect("checked to be f32"), out);
+        packing.pack(isa, stored(&weights), out);
     });
     Ok(Choice { params: Vec::new(), packed: vec![pack], consumed: vec![1] })
 }
@@ -368,7 +373,7 @@ fn select_winograd(view: &NodeView<'_>) -> Result<Choice, Reject> {
     let weights = view.constant(1)?.to_contiguous();
     let isa = view.isa;
     let mut packed = vec![Pack::f32s(winograd.packed_len(), move |out| {
-        winograd.pack(isa, weights.as_slice().expect("checked to be f32"), out);
+        winograd.pack(isa, stored(&weights), out);
     })];
     if !known {
         packed.extend(select_direct(view)?.packed);

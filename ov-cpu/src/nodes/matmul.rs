@@ -77,8 +77,7 @@ fn select(view: &NodeView<'_>, bf16: bool) -> Result<Choice, Reject> {
     let layout = layout_of(view.isa, k, n, bf16);
     let (isa, transposed) = (view.isa, op.transpose_b);
     let pack = Pack::f32s(layout.len(), move |out| {
-        // Weights in a file may lie at any address.
-        let data: &[[u8; 4]] = bytemuck::cast_slice(w.unaligned_bytes());
+        let data = super::convolution::stored(&w);
         let b = if transposed { BView::transposed(data, k) } else { BView::row_major(data, n) };
         if bf16 {
             gemm::pack_pairs(layout, k, b, out);

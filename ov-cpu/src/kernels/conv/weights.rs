@@ -1,6 +1,6 @@
 //! Packed weights of a convolution.
 
-use crate::gemm::{BView, PackedLayout, Panel, pack_panel};
+use crate::gemm::{BView, PackedLayout, Panel, Stored, pack_panel};
 use crate::simd::Isa;
 
 /// Shape of packed convolution weights: one packed matrix `[taps * channels, outputs]` per group.
@@ -89,10 +89,10 @@ impl ConvWeights {
     ///
     /// # Panics
     /// If a slice is shorter than the shape says.
-    pub fn pack(&self, isa: Isa, weights: &[f32], out: &mut [f32]) {
+    pub fn pack<T: Stored>(&self, isa: Isa, weights: &[T], out: &mut [f32]) {
         let taps = self.taps[0] * self.taps[1];
         if self.merged > 1 || self.pixels > 1 {
-            self.pack_from(out, |o, c, t| weights[(o * self.channels + c) * taps + t]);
+            self.pack_from(out, |o, c, t| weights[(o * self.channels + c) * taps + t].get());
             return;
         }
         let filter = self.channels * taps;
@@ -107,7 +107,7 @@ impl ConvWeights {
 
     /// Packs the panel of a group that is not merged. Some channels at a time are brought into the order of the rows,
     /// tap by tap, and then transposed, so that all of it happens in L1.
-    fn pack_panel(&self, isa: Isa, weights: &[f32], panel: Panel, out: &mut [f32]) {
+    fn pack_panel<T: Stored>(&self, isa: Isa, weights: &[T], panel: Panel, out: &mut [f32]) {
         const CHANNELS: usize = 16;
         let (taps, channels) = (self.taps[0] * self.taps[1], self.channels);
         let columns = Panel { col: 0, offset: 0, ..panel };
@@ -122,7 +122,7 @@ impl ConvWeights {
                 let from = ((panel.col + o) * channels + first) * taps;
                 for (c, filter) in weights[from..from + n * taps].chunks_exact(taps).enumerate() {
                     for (t, w) in filter.iter().enumerate() {
-                        sorted[t * CHANNELS + c] = *w;
+                        sorted[t * CHANNELS + c] = w.get();
                     }
                 }
             }

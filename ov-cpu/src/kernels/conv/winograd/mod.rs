@@ -17,7 +17,7 @@ use std::ops::Range;
 use std::ptr;
 
 use crate::gemm::tile::{MAX_ROWS, Segment, Tile, Tiles};
-use crate::gemm::{Epilogue, PackedLayout, balanced};
+use crate::gemm::{Epilogue, PackedLayout, Stored, balanced};
 use crate::kernels::transpose::tile;
 use crate::simd::Isa;
 use crate::simd::activation::{Visitor, dispatch};
@@ -104,7 +104,7 @@ impl WinogradWeights {
     ///
     /// # Panics
     /// If a slice is shorter than the shape says.
-    pub fn pack(&self, isa: Isa, weights: &[f32], out: &mut [f32]) {
+    pub fn pack<T: Stored>(&self, isa: Isa, weights: &[T], out: &mut [f32]) {
         pack(isa, isa, self, weights, out);
     }
 }
@@ -115,11 +115,19 @@ const PACK_LANES: usize = 16;
 const PACK_CHANNELS: usize = 16;
 
 instantiate! {
-    fn pack(isa_of_tiles: Isa, to: &WinogradWeights, weights: &[f32], out: &mut [f32]) = pack_body;
+    fn pack<T: Stored>(isa_of_tiles: Isa, to: &WinogradWeights, weights: &[T], out: &mut [f32])
+        = pack_body;
 }
 
 #[inline(always)]
-fn pack_body<S: Simd>(_: S, isa: Isa, to: &WinogradWeights, weights: &[f32], out: &mut [f32]) {
+fn pack_body<S: Simd, T: Stored>(
+    _: S,
+    isa: Isa,
+    to: &WinogradWeights,
+    weights: &[T],
+    out: &mut [f32],
+) {
+    const { assert!(size_of::<T>() == 4) };
     let (channels, plane) = (to.layout.k(), to.layout.len());
     let out = &mut out[..to.packed_len()];
     let g = kernel_matrix(to.tile);
@@ -144,7 +152,7 @@ fn pack_body<S: Simd>(_: S, isa: Isa, to: &WinogradWeights, weights: &[f32], out
                         let n = 16.min(count * taps - i);
                         let (x, y) = (weights[i..].as_ptr(), block[i..].as_mut_ptr());
                         let y_stride = 4 * PACK_LANES as isize;
-                        // SAFETY: `weights` ends after `count * taps` elements of the last filter, and the rows from i
+                        // SAFETY: `weights` ends after `count * taps` elements, of four bytes, of the last filter, and the rows from i
                         // on are in the block.
                         unsafe {
                             tile::rows(isa, 4, x.cast(), stride, y.cast(), y_stride, n, filters);
