@@ -4,7 +4,7 @@
 use super::Pass;
 use crate::{
     error::Result,
-    model::{Model, Node, NodeId, Value},
+    model::{Model, NodeId, Value},
     op::{core::Parameter, random::is_random},
     tensor::{ElementType, Tensor},
 };
@@ -65,7 +65,7 @@ impl ConstantFolding {
         else {
             return Ok(false);
         };
-        if node.op().kind().name == "Convert" && keeps_narrow(&inputs, node) {
+        if node.op().kind().name == "Convert" && keeps_narrow(model, id, &inputs) {
             return Ok(false);
         }
         let input_bytes = inputs.iter().map(Tensor::byte_len).fold(0, usize::saturating_add);
@@ -118,14 +118,33 @@ fn is_output(model: &Model, node: NodeId, output: usize) -> bool {
     model.is_output(Value { node, output: output as u32 })
 }
 
-/// Whether a conversion widens quantised weights.
-fn keeps_narrow(inputs: &[Tensor], node: &Node) -> bool {
+/// Whether a conversion widens quantised weights: to numbers, or for an integer convolution, which devices have for
+/// bytes.
+fn keeps_narrow(model: &Model, id: NodeId, inputs: &[Tensor]) -> bool {
     inputs.first().is_some_and(|t| {
         let narrow = t.element_type().is_integer()
             && t.element_type().bits() <= 8
             && t.element_type() != ElementType::Boolean;
-        narrow && t.len() > FEW && node.element_type(0).is_float()
+        let to = model.node(id).element_type(0);
+        narrow
+            && t.len() > FEW
+            && (to.is_float()
+                || to == ElementType::I32 && leads_to_convolution(model, id.into(), 2))
     })
+}
+
+/// Whether every reader of a value is a convolution, but for up to `between` operators that centre or reshape it.
+fn leads_to_convolution(model: &Model, value: Value, between: usize) -> bool {
+    let mut users = model.uses(value).peekable();
+    users.peek().is_some()
+        && !model.is_output(value)
+        && users.all(|(user, _)| match model.node(user).op().kind().name {
+            "Convolution" | "GroupConvolution" => true,
+            "Subtract" | "Reshape" if between > 0 => {
+                leads_to_convolution(model, user.into(), between - 1)
+            }
+            _ => false,
+        })
 }
 
 /// Results up to this size are folded however small the inputs are.

@@ -8,7 +8,7 @@
 use ov_core::{
     ElementType, Model, Shape, Tensor,
     error::Result,
-    model::{NodeId, Value},
+    model::{Node, NodeId, Value},
     op::{
         Op,
         arithmetic::{Add, Multiply, Subtract},
@@ -44,6 +44,7 @@ pub(crate) fn integers(model: &mut Model) -> Result<bool> {
                 || op.is::<QuantizeLinear>()
                 || (op.is::<Convolution>() || op.is::<GroupConvolution>())
                     && n.element_type(0) == ElementType::I32
+                || widens(model, n)
         })
     };
     if !quantized(model) {
@@ -122,10 +123,17 @@ fn sum(model: &mut Model, id: NodeId) -> Result<()> {
     Ok(())
 }
 
+/// Whether a node widens a constant of bytes to integers.
+fn widens(model: &Model, node: &Node) -> bool {
+    node.op().is::<Convert>()
+        && node.element_type(0) == ElementType::I32
+        && model.constant(node.inputs()[0]).is_some()
+}
+
 /// Evaluates what is left of constants in narrow types.
 fn expand(model: &mut Model, id: NodeId) -> Result<()> {
     let node = model.node(id);
-    if !node.op().is::<DequantizeLinear>() {
+    if !node.op().is::<DequantizeLinear>() && !widens(model, node) {
         return Ok(());
     }
     let inputs = node.inputs().iter().map(|v| model.constant(*v).cloned());
@@ -443,23 +451,78 @@ fn integer_product(model: &mut Model, product: Value, name: String) -> Result<Op
         let inputs = inputs(model, x, &Weights { bytes, zeros, scale: one })?;
         return Ok(Some(model.add(IntegerProduct::default(), &inputs, name)?));
     }
-    let Some(w) = model.constant(operands.get(1).copied().unwrap_or(product)).cloned() else {
-        return Ok(None);
+    let [x, w, ..] = operands[..] else { return Ok(None) };
+    let Some(shape) = model.shape(w).to_shape() else { return Ok(None) };
+    let Some((op, dims)) = integer_convolution(node.op(), &shape) else { return Ok(None) };
+    let Some((quantized, zero)) = without_zero(model, x) else { return Ok(None) };
+    let (bytes, zeros) = match constant_bytes(model, w, dims.clone())? {
+        Some(found) => found,
+        None => match evaluated(model, w).map(|w| narrow(&w, dims)).transpose()?.flatten() {
+            Some((bytes, zero)) => (bytes, Some(zero)),
+            None => return Ok(None),
+        },
     };
-    let Some((op, dims)) = integer_convolution(node.op(), w.shape()) else { return Ok(None) };
-    let Some((bytes, zeros)) = narrow(&w, dims)? else { return Ok(None) };
-    let Some((quantized, zero)) = without_zero(model, operands[0]) else { return Ok(None) };
     let scale = model.add_constant(one.clone(), "");
     let x = PerTensor { quantized, scale, zero };
-    let inputs = inputs(model, x, &Weights { bytes, zeros: Some(zeros), scale: one })?;
+    let inputs = inputs(model, x, &Weights { bytes, zeros, scale: one })?;
     Ok(Some(model.add(op, &inputs, name)?))
+}
+
+/// Weights that are bytes in the model, with one zero point at most, in another shape of as many elements.
+fn constant_bytes(
+    model: &Model,
+    value: Value,
+    dims: Shape,
+) -> Result<Option<(Tensor, Option<Tensor>)>> {
+    let skip = |value: Value, is: fn(&dyn Op) -> bool| {
+        let node = model.node(value.node);
+        is(node.op()).then(|| node.inputs()[0])
+    };
+    let value = skip(value, <dyn Op>::is::<Reshape>).unwrap_or(value);
+    let zero = model.node(value.node).op().is::<Subtract>().then(|| {
+        let zero = evaluated(model, model.node(value.node).inputs()[1])?;
+        (zero.len() == 1).then_some(zero)
+    });
+    let value = skip(value, <dyn Op>::is::<Subtract>).unwrap_or(value);
+    let Some(bytes) = skip(value, <dyn Op>::is::<Convert>).filter(|v| is_byte(model, *v)) else {
+        return Ok(None);
+    };
+    let ty = model.element_type(bytes);
+    let Some(bytes) = model.constant(bytes) else { return Ok(None) };
+    let zero = match zero {
+        Some(Some(zero)) => {
+            let narrow = zero.cast(ty)?.reshape([1])?;
+            if narrow.cast(zero.element_type())?.element_as_f64(0) != zero.element_as_f64(0) {
+                return Ok(None);
+            }
+            Some(narrow)
+        }
+        Some(None) => return Ok(None),
+        None => None,
+    };
+    Ok(Some((bytes.to_contiguous().reshape(dims)?, zero)))
+}
+
+/// A constant, or what conversions, differences and reshaping make of some.
+fn evaluated(model: &Model, value: Value) -> Option<Tensor> {
+    if let Some(constant) = model.constant(value) {
+        return Some(constant.clone());
+    }
+    let node = model.node(value.node);
+    let op = node.op();
+    if !(op.is::<Convert>() || op.is::<Subtract>() || op.is::<Reshape>()) {
+        return None;
+    }
+    let inputs: Option<Vec<_>> = node.inputs().iter().map(|v| evaluated(model, *v)).collect();
+    op.evaluate(&inputs?).ok()?.pop()
 }
 
 /// Integer weights as bytes and the zero point that was taken from them.
 fn narrow(w: &Tensor, dims: Shape) -> Result<Option<(Tensor, Tensor)>> {
-    let values = w.to_i64_vec()?;
+    let w = w.to_contiguous();
+    let Ok(values) = w.as_slice::<i32>() else { return Ok(None) };
     let (low, high) = values.iter().fold((0, 0), |(l, h), v| (*v.min(&l), *v.max(&h)));
-    if low < -255 || high - low > 255 {
+    if low < -255 || i64::from(high) - i64::from(low) > 255 {
         return Ok(None);
     }
     let bytes: Vec<u8> = values.iter().map(|v| (v - low) as u8).collect();

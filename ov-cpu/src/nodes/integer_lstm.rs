@@ -106,19 +106,26 @@ fn pack(isa: Isa, weights: &Tensor, zeros: &[f64]) -> Result<(Pack, bool), Rejec
     if directions == 0 || rows == 0 {
         return Err("takes weights that are not empty".into());
     }
-    let values: Vec<i16> = weights
-        .to_i64_vec()
-        .map_err(|e| e.to_string())?
-        .iter()
-        .enumerate()
-        .map(|(i, v)| (*v - zeros[i / columns.max(1)] as i64) as i16)
-        .collect();
-    let shifted = values.iter().any(|v| i8::try_from(*v).is_err());
+    let (weights, signed) = (weights.to_contiguous(), weights.element_type() == ElementType::I8);
+    if !signed && weights.element_type() != ElementType::U8 {
+        return Err("takes weights of bytes".into());
+    }
+    let value =
+        move |byte: u8| i32::from(byte) - if signed { 2 * i32::from(byte & 128) } else { 0 };
+    let zeros: Vec<i32> = zeros.iter().map(|z| *z as i32).collect();
+    let shifted = weights.bytes().chunks_exact(columns.max(1)).zip(&zeros).any(|(row, zero)| {
+        let range = row.iter().fold((0, 0), |(low, high), byte| {
+            let v = value(*byte) - zero;
+            (v.min(low), v.max(high))
+        });
+        i8::try_from(range.0).is_err() || i8::try_from(range.1).is_err()
+    });
     let outputs = directions * rows;
     let packing = BytePacking::new(isa, directions * columns, outputs, directions, 1, false);
     let pack =
         super::integer::pack_all(packing.len(), outputs, shifted, move |data, sums, shifts| {
-            packing.pack(|o, c, _| i32::from(values[o * columns + c]), data, sums, shifts);
+            let bytes = weights.bytes();
+            packing.pack(|o, c, _| value(bytes[o * columns + c]) - zeros[o], data, sums, shifts);
         });
     Ok((pack, shifted))
 }

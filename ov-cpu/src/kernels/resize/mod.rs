@@ -98,15 +98,22 @@ fn bilinear_row<S: Simd>(
         };
         let from = [pixel(above, 0), pixel(above, 1), pixel(below, 0), pixel(below, 1)];
         let column_weight = shared(index, weight);
-        let weights = [0, 1, 2, 3].map(|k| s.splat(column_weight[k % 2] * row_weight[k / 2]));
+        let mut weights = [s.zero(); 4];
+        for (k, weight) in weights.iter_mut().enumerate() {
+            *weight = s.splat(column_weight[k % 2] * row_weight[k / 2]);
+        }
         each(
             s,
             y,
             #[inline(always)]
             |i, n| {
-                // SAFETY: `each` gives positions inside y, which is as long as each of the pixels.
-                let product = |k: usize| unsafe { s.mul(weights[k], s.load_n(from[k].add(i), n)) };
-                s.add(s.add(s.add(product(0), product(1)), product(2)), product(3))
+                let mut sum = s.zero();
+                for (k, weight) in weights.iter().enumerate() {
+                    // SAFETY: `each` gives positions inside y, which is as long as each of the pixels.
+                    let product = s.mul(*weight, unsafe { s.load_n(from[k].add(i), n) });
+                    sum = if k == 0 { product } else { s.add(sum, product) };
+                }
+                sum
             },
         );
     }
