@@ -48,6 +48,7 @@ unsafe impl Send for Shared {}
 pub struct Team {
     shared: Arc<Shared>,
     workers: Vec<JoinHandle<()>>,
+    is_bound: bool,
     busy: AtomicBool,
 }
 
@@ -73,7 +74,8 @@ impl Team {
             spin,
             job: UnsafeCell::new(None),
         });
-        let mut team = Self { shared, workers: Vec::new(), busy: AtomicBool::new(false) };
+        let is_bound = !bind.is_empty();
+        let mut team = Self { shared, workers: Vec::new(), is_bound, busy: AtomicBool::new(false) };
         let elsewhere = Elsewhere::of_this_thread();
         for index in 1..threads.max(1) {
             let shared = Arc::clone(&team.shared);
@@ -92,6 +94,12 @@ impl Team {
             team.workers.push(worker);
         }
         Ok(team)
+    }
+
+    /// Whether the threads have processors of their own, near to memory of their own.
+    #[must_use]
+    pub fn is_bound(&self) -> bool {
+        self.is_bound
     }
 
     /// Number of threads, the caller included.

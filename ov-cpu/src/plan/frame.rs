@@ -9,6 +9,7 @@ use ov_core::{
 };
 
 use super::{Home, Plan, Source};
+use crate::team::Team;
 
 /// One stage of a request.
 #[derive(Debug, Default)]
@@ -42,8 +43,9 @@ const APART: usize = 4096;
 pub(super) struct OutOfMemory(usize);
 
 impl Frame {
-    /// Makes the frame ready for `plan` on `threads`; does nothing when it already is.
-    pub(super) fn prepare(&mut self, plan: &Arc<Plan>, threads: usize) -> Result<(), OutOfMemory> {
+    /// Makes the frame ready for `plan` on a team; does nothing when it already is.
+    pub(super) fn prepare(&mut self, plan: &Arc<Plan>, team: &Team) -> Result<(), OutOfMemory> {
+        let threads = team.threads();
         if self.plan.as_ref().is_some_and(|p| Arc::ptr_eq(p, plan)) && self.threads == threads {
             return Ok(());
         }
@@ -63,7 +65,10 @@ impl Frame {
                 .filter(|needed| *needed <= memory_limit())
                 .ok_or(OutOfMemory(plan.arena_len))?;
             let mut memory = HugeBuffer::zeroed(needed).map_err(|_| OutOfMemory(needed))?;
-            memory.fault_in();
+            // A page lies near the thread that touches it first: of a bound team, that shall be the one that uses it.
+            if !team.is_bound() {
+                memory.fault_in();
+            }
             self.memory = Some(memory);
         }
         let base = self.memory.as_mut().map_or(std::ptr::null_mut(), |memory| memory.as_mut_ptr());

@@ -110,7 +110,7 @@ impl Runner {
         if self.frames.len() <= stage {
             self.frames.push(Frame::default());
         }
-        self.frames[stage].prepare(plan, self.team.threads()).map_err(|e| other(e.to_string()))
+        self.frames[stage].prepare(plan, &self.team).map_err(|e| other(e.to_string()))
     }
 
     /// One inference. `inputs` are contiguous tensors of the types of the program's inputs. `outputs` are written in

@@ -324,17 +324,34 @@ fn constant(cx: &NodeContext<'_, '_>, index: usize) -> Result<Tensor, ConvertErr
     })
 }
 
-/// 8-bit weights `[directions, columns, rows]` as `[directions, rows, columns]`.
-fn swap_last_axes(weights: &Tensor) -> OpResult<Tensor> {
+/// 8-bit weights `[directions, columns, rows]` as `[directions, rows, columns]`, with the blocks of rows in another order.
+fn rows_of_gates(weights: &Tensor, order: &[usize]) -> OpResult<Tensor> {
+    /// Bytes of a line of memory, so that each is read once.
+    const TILE: usize = 64;
+    let (ty, shape) = (weights.element_type(), weights.shape());
     op_ensure!(
-        weights.rank() == 3 && weights.element_type().bits() == 8,
-        "weights are {}{}, expected 8-bit of rank 3",
-        weights.element_type(),
-        weights.shape()
+        weights.rank() == 3 && ty.bits() == 8 && shape[2].is_multiple_of(order.len()),
+        "weights are {ty}{shape}, expected 8-bit of rank 3 with {} blocks of rows",
+        order.len()
     );
-    let shape = weights.shape();
-    let (d, n, m) = (shape[0], shape[1], shape[2]);
-    Ok(weights.with_strides([d, m, n], &[n * m, 1, m])?.to_contiguous())
+    let ([columns, rows], block) = ([shape[1], shape[2]], shape[2] / order.len());
+    let weights = weights.to_contiguous();
+    let mut bytes = vec![0; weights.bytes().len()];
+    let matrix = (columns * rows).max(1);
+    for (from, to) in weights.bytes().chunks_exact(matrix).zip(bytes.chunks_exact_mut(matrix)) {
+        for (gate, &source) in order.iter().enumerate() {
+            for first in (0..columns).step_by(TILE) {
+                for row in 0..block {
+                    let line = &mut to[(gate * block + row) * columns..][..columns];
+                    let from = &from[source * block + row..];
+                    for (c, y) in line.iter_mut().enumerate().skip(first).take(TILE) {
+                        *y = from[c * rows];
+                    }
+                }
+            }
+        }
+    }
+    Ok(Tensor::from_bytes(ty, [shape[0], rows, columns], &bytes)?)
 }
 
 /// Scales or zero points, with gates reordered when there is one per row.
@@ -349,14 +366,14 @@ fn per_gate(cx: &NodeContext<'_, '_>, index: usize) -> Result<Tensor, ConvertErr
 
 fn dynamic_quantize_lstm(cx: &mut NodeContext<'_, '_>) -> ConvertResult {
     let mut common = common(cx, &["Sigmoid", "Tanh", "Tanh"])?;
-    let (w, r) = (swap_last_axes(&constant(cx, 1)?)?, swap_last_axes(&constant(cx, 2)?)?);
+    let (w, r) = (constant(cx, 1)?, constant(cx, 2)?);
+    let (w, r) = (rows_of_gates(&w, LSTM_GATES)?, rows_of_gates(&r, LSTM_GATES)?);
     common.hidden_size = r.shape()[2] as i64;
     let b = bias(cx, 4, &common, false)?;
     let peepholes = match cx.optional_input(7) {
         Some(p) => reorder(cx, p, LSTM_PEEPHOLES)?,
         None => cx.constant(Tensor::absent()),
     };
-    let (w, r) = (reorder_constant(&w, LSTM_GATES)?, reorder_constant(&r, LSTM_GATES)?);
     let mut inputs = vec![
         batch_first(cx, 0, &common)?,
         batch_first(cx, 5, &common)?,
