@@ -22,6 +22,8 @@ mod request;
 mod select;
 mod switch;
 mod sync;
+#[cfg(test)]
+mod testing;
 mod warming;
 
 pub use plugin::{AutoPlugin, DEVICE_NAME};

@@ -383,65 +383,10 @@ mod tests {
         atomic::{AtomicUsize, Ordering},
     };
 
-    use ov_core::plugin::{CompiledDevice, DeviceModel, PortInfo};
+    use ov_core::plugin::{CompiledDevice, DeviceModel};
 
     use super::*;
-    use crate::executor::Released;
-
-    /// A model whose requests count how often they are given a thread, on whichever thread that happens.
-    struct Counting(Arc<AtomicUsize>);
-
-    impl DeviceModel for Counting {
-        fn inputs(&self) -> &[PortInfo] {
-            &[]
-        }
-
-        fn outputs(&self) -> &[PortInfo] {
-            &[]
-        }
-
-        fn create_request(&self) -> Result<Box<dyn SyncRequest>> {
-            Ok(Box::new(Self(Arc::clone(&self.0))))
-        }
-
-        fn property_names(&self) -> &[&'static str] {
-            &[]
-        }
-
-        fn property(&self, _: &str) -> Result<String> {
-            Ok(String::new())
-        }
-    }
-
-    impl SyncRequest for Counting {
-        fn set_input(&mut self, _: usize, _: Tensor) -> Result<()> {
-            Ok(())
-        }
-
-        fn input(&self, _: usize) -> Option<&Tensor> {
-            None
-        }
-
-        fn input_mut(&mut self, _: usize) -> Option<&mut Tensor> {
-            None
-        }
-
-        fn set_output(&mut self, _: usize, _: Tensor) -> Result<()> {
-            Ok(())
-        }
-
-        fn output(&self, _: usize) -> Option<&Tensor> {
-            None
-        }
-
-        fn infer(&mut self, _: &CancelToken) -> Result<()> {
-            Ok(())
-        }
-
-        fn adopt_thread(&mut self) {
-            self.0.fetch_add(1, Ordering::Relaxed);
-        }
-    }
+    use crate::{executor::Released, testing::Fake};
 
     struct Owner;
 
@@ -472,10 +417,11 @@ mod tests {
 
     fn executor(epoch: u64) -> (Arc<Executor>, Arc<AtomicUsize>) {
         let adopted = Arc::new(AtomicUsize::new(0));
-        let model: Arc<dyn DeviceModel> = Arc::new(Counting(Arc::clone(&adopted)));
+        let model: Arc<dyn DeviceModel> =
+            Arc::new(Fake { adopted: Arc::clone(&adopted), output: None });
         let target = CompiledDevice {
             model,
-            device: "COUNTING".to_owned(),
+            device: "FAKE".to_owned(),
             loaded_from_cache: false,
             duration: Duration::ZERO,
             times: ov_core::plugin::LoadTimes::default(),

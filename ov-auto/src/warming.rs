@@ -141,29 +141,7 @@ fn is_compared(ty: ElementType) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    struct Given(Tensor);
-
-    impl SyncRequest for Given {
-        fn set_input(&mut self, _: usize, _: Tensor) -> Result<()> {
-            Ok(())
-        }
-        fn input(&self, _: usize) -> Option<&Tensor> {
-            None
-        }
-        fn input_mut(&mut self, _: usize) -> Option<&mut Tensor> {
-            None
-        }
-        fn set_output(&mut self, _: usize, _: Tensor) -> Result<()> {
-            Ok(())
-        }
-        fn output(&self, _: usize) -> Option<&Tensor> {
-            Some(&self.0)
-        }
-        fn infer(&mut self, _: &CancelToken) -> Result<()> {
-            Ok(())
-        }
-    }
+    use crate::testing::Fake;
 
     #[test]
     fn precision_is_no_difference_but_nan_and_other_values_are() {
@@ -179,7 +157,8 @@ mod tests {
             ([0.0, 0.0], [0.0, 0.0], false),
         ] {
             let sample = Sample { inputs: Vec::new(), outputs: vec![Some(tensor(expected))] };
-            let found = difference(&Given(tensor(got)), &sample);
+            let given = Fake { output: Some(tensor(got)), ..Fake::default() };
+            let found = difference(&given, &sample);
             assert_eq!(found.is_some(), differs, "{expected:?} {got:?}: {found:?}");
         }
     }
