@@ -4,6 +4,8 @@
 //! [`ov_core::Core::query_model`] and compiling say with a typed error, so that AUTO goes on to the next device.
 
 mod driver;
+#[allow(dead_code, reason = "filled family by family")]
+mod kernels;
 mod plugin;
 mod probe;
 
