@@ -49,6 +49,7 @@ pub mod op;
 pub mod pass;
 pub mod plugin;
 pub mod profiling;
+pub mod program;
 pub mod property;
 pub mod reference;
 pub mod registry;

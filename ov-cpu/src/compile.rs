@@ -3,7 +3,7 @@
 use ov_core::{
     Model,
     error::Result,
-    pass::{self, ConvertPrecision, Pass},
+    pass::{self, ConvertPrecision, Pass, fuse, layout, recurrent},
 };
 
 use crate::{
@@ -20,12 +20,12 @@ pub(crate) fn prepare(model: &Model, options: Options) -> Result<Model> {
     ConvertPrecision { round: options.round }.run(&mut model)?;
     pass::simplify(&mut model)?;
     let integers = lower::integer::integers(&mut model)?;
-    let split = lower::recurrent::split(&mut model)? > 0;
+    let split = recurrent::split(&mut model)? > 0;
     if integers || split {
         pass::simplify(&mut model)?;
     }
-    let mut model = lower::layout::channels_last(&model)?;
-    lower::fuse::fuse(&mut model)?;
+    let mut model = layout::channels_last(&model)?;
+    fuse::fuse(&mut model)?;
     lower::integer_fuse::fuse(&mut model)?;
     Ok(model)
 }

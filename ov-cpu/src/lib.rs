@@ -15,7 +15,6 @@ pub mod gemm;
 pub mod kernels;
 pub mod lower;
 pub mod nodes;
-pub mod ops;
 pub mod placement;
 pub mod plan;
 mod plugin;
@@ -29,6 +28,7 @@ pub mod team;
 mod teams;
 pub mod topology;
 
+use ov_core::op::fused as ops;
 pub use plugin::CpuPlugin;
 
 /// The name of the device.

@@ -54,8 +54,19 @@ pub(crate) fn assert_same_outputs(before: &Model, after: &Model) {
             }
         })
         .collect();
-    let expected = reference::evaluate(before, &inputs).expect("evaluates");
-    let got = reference::evaluate(after, &inputs).expect("evaluates");
+    assert_same_on(before, after, &inputs);
+}
+
+/// An `f32` input of `model`.
+pub(crate) fn parameter(model: &mut Model, name: &str, shape: &[usize]) -> Value {
+    model.add_parameter(name, ElementType::F32, Shape::new(shape)).expect("valid")
+}
+
+/// [`assert_same_outputs`] on these inputs.
+#[track_caller]
+pub(crate) fn assert_same_on(before: &Model, after: &Model, inputs: &[Tensor]) {
+    let expected = reference::evaluate(before, inputs).expect("evaluates");
+    let got = reference::evaluate(after, inputs).expect("evaluates");
     for (expected, got) in expected.iter().zip(&got) {
         assert_eq!(
             (expected.element_type(), expected.shape()),

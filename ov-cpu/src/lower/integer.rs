@@ -22,7 +22,6 @@ use ov_core::{
     },
 };
 
-use super::fuse::activation_of;
 use crate::{
     ops::{
         integer::{IntegerConvolution, IntegerProduct},
@@ -30,6 +29,7 @@ use crate::{
     },
     simd::activation::Activation,
 };
+use ov_core::pass::fuse::activation_of;
 
 /// Turns products of quantized tensors into integer ones. Returns whether anything changed.
 ///

@@ -11,7 +11,6 @@ use ov_core::{
     },
 };
 
-use super::fuse::Tail;
 use crate::{
     ops::{
         integer::{IntegerConvolution, IntegerProduct, Port},
@@ -19,6 +18,7 @@ use crate::{
     },
     simd::activation::Activation,
 };
+use ov_core::pass::fuse::Tail;
 
 /// Lets [`IntegerConvolution`] and [`IntegerProduct`] absorb what follows them. Output channels are on the last axis.
 ///

@@ -1,10 +1,7 @@
 //! Lowering: a model becomes a program with kernels chosen and weights packed.
 
-pub(crate) mod fuse;
 pub(crate) mod integer;
 pub(crate) mod integer_fuse;
-pub(crate) mod layout;
-pub(crate) mod recurrent;
 
 use std::collections::HashMap;
 

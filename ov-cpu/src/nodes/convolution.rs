@@ -20,7 +20,7 @@ use crate::{
         },
         depthwise::{self, Depthwise, depthwise_f32},
     },
-    ops::{convolution::FusedConvolution, fused::Convolving, layout::to_last},
+    ops::{common::Convolving, convolution::FusedConvolution, layout::to_last},
     simd::{Isa, activation::Activation},
 };
 

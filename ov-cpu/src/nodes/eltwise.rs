@@ -8,8 +8,8 @@ use ov_core::{
         Op, OpAttributes, OpError, OpKind, OpResult,
         activation::{
             Abs, Acos, Acosh, Asin, Asinh, Atan, Atanh, Ceiling, Clamp, Cos, Cosh, Elu, Erf, Exp,
-            Floor, Gelu, GeluMode, HSigmoid, HSwish, HardSigmoid, Log, Mish, Negative, PRelu, Relu,
-            Round, RoundMode, Sigmoid, Sign, Sin, Sinh, SoftPlus, SoftSign, Sqrt, Swish, Tan, Tanh,
+            Floor, Gelu, HSigmoid, HSwish, HardSigmoid, Log, Mish, Negative, PRelu, Relu, Round,
+            RoundMode, Sigmoid, Sign, Sin, Sinh, SoftPlus, SoftSign, Sqrt, Swish, Tan, Tanh,
         },
         arithmetic::{
             Add, Divide, FloorMod, Maximum, Minimum, Mod, Multiply, Power, SquaredDifference,
@@ -31,7 +31,8 @@ use crate::{
         broadcast::BroadcastPlan,
         unary::{UnaryOp, unary_f32, unary_in_place},
     },
-    simd::{Isa, activation::Activation},
+    ops::activation,
+    simd::Isa,
 };
 
 /// Kernels of this family.
@@ -114,19 +115,8 @@ fn broadcast_error(e: impl std::fmt::Display) -> OpError {
 }
 
 /// The function of one element that an operator computes; `scalar(i)` is the constant of one element behind input `i`.
-pub(crate) fn unary_of(
-    op: &dyn Op,
-    inputs: usize,
-    scalar: &dyn Fn(usize) -> Option<f32>,
-) -> Option<UnaryOp> {
+fn unary_of(op: &dyn Op, inputs: usize, scalar: &dyn Fn(usize) -> Option<f32>) -> Option<UnaryOp> {
     let simple: &[(OpKind, UnaryOp)] = &[
-        (Relu::KIND, UnaryOp::Activation(Activation::Relu)),
-        (Sigmoid::KIND, UnaryOp::Activation(Activation::Sigmoid)),
-        (Tanh::KIND, UnaryOp::Activation(Activation::Tanh)),
-        (HSwish::KIND, UnaryOp::Activation(Activation::HardSwish)),
-        (HSigmoid::KIND, UnaryOp::Activation(Activation::HardSigmoid(1.0 / 6.0, 0.5))),
-        (Mish::KIND, UnaryOp::Activation(Activation::Mish)),
-        (SoftPlus::KIND, UnaryOp::Activation(Activation::Softplus)),
         (Abs::KIND, UnaryOp::Abs),
         (Negative::KIND, UnaryOp::Neg),
         (Exp::KIND, UnaryOp::Exp),
@@ -152,38 +142,15 @@ pub(crate) fn unary_of(
     if let Some((_, found)) = simple.iter().find(|(kind, _)| *kind == op.kind()) {
         return Some(*found);
     }
-    let activation = if let Some(clamp) = op.downcast::<Clamp>() {
-        Activation::Clamp(clamp.min as f32, clamp.max as f32)
-    } else if op.is::<Swish>() {
-        match inputs {
-            1 => Activation::Silu,
-            _ => match scalar(1)? {
-                1.0 => Activation::Silu,
-                beta => Activation::Swish(beta),
-            },
-        }
-    } else if op.is::<HardSigmoid>() {
-        Activation::HardSigmoid(scalar(1)?, scalar(2)?)
-    } else if let Some(gelu) = op.downcast::<Gelu>() {
-        match gelu.approximation_mode {
-            GeluMode::Erf => Activation::GeluErf,
-            GeluMode::Tanh => Activation::GeluTanh,
-        }
-    } else if let Some(elu) = op.downcast::<Elu>() {
-        Activation::Elu(elu.alpha as f32)
-    } else if op.is::<PRelu>() {
-        Activation::LeakyRelu(scalar(1)?)
-    } else if let Some(round) = op.downcast::<Round>() {
+    if let Some(round) = op.downcast::<Round>() {
         return Some(match round.mode {
             RoundMode::HalfToEven => UnaryOp::Round,
             RoundMode::HalfAwayFromZero => UnaryOp::RoundAway,
         });
     } else if op.is::<Power>() {
         return scalar(1).map(UnaryOp::Pow);
-    } else {
-        return None;
-    };
-    Some(UnaryOp::Activation(activation))
+    }
+    activation::of_operator(op, inputs, scalar).map(UnaryOp::Activation)
 }
 
 fn select_unary(view: &NodeView<'_>) -> Result<Choice, Reject> {

@@ -33,7 +33,6 @@ use ov_core::{
     op::{Attribute, AttributeVisitor, Op, OpError, OpKind, OpResult, OutputType},
 };
 
-pub(crate) use eltwise::unary_of;
 pub(crate) use reference::{LentInput, Results, evaluate_lent};
 
 use crate::{kernels::out::Out, simd::Isa, team::Barrier};

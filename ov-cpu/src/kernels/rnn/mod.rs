@@ -7,39 +7,13 @@ mod pack;
 
 use std::ops::Range;
 
+pub use ov_core::op::fused::recurrent::CellKind;
 pub use pack::{pack_recurrent, packed_len};
 
 use crate::kernels::out::Out;
 use crate::simd::activation::Activation;
 use crate::simd::bits::Bits;
 use crate::simd::lanes::instantiate;
-
-/// Which cell, with the order of its gates in weights and input products.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum CellKind {
-    /// Gates f, i, c, o. Activations: of f, i and o; of c; of the new cell state.
-    Lstm,
-    /// Gates z, r, h; the reset gate is applied before the recurrent product.
-    /// Activations: of z and r; of h.
-    Gru,
-    /// As [`Self::Gru`], with the reset gate applied after the recurrent product and its bias
-    /// (`linear_before_reset`).
-    GruLinear,
-    /// One gate, one activation.
-    Plain,
-}
-
-impl CellKind {
-    /// Gates.
-    #[must_use]
-    pub fn gates(self) -> usize {
-        match self {
-            Self::Lstm => 4,
-            Self::Gru | Self::GruLinear => 3,
-            Self::Plain => 1,
-        }
-    }
-}
 
 /// Distances in elements; the elements of a row are contiguous.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

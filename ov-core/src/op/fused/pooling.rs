@@ -1,7 +1,7 @@
 //! Pooling, channels last.
 
-use ov_core::{
-    PartialShape, Tensor, choice, define_op,
+use crate::{
+    PartialShape, Tensor, choice,
     op::{
         InferContext, InputInfo, Op, OpEntry, OpResult, OpRules, OutputType,
         pooling::{AvgPool, MaxPool},

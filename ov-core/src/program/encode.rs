@@ -1,17 +1,17 @@
 //! A program as bytes.
 
-use ov_core::{blob::Encoder, error::Result, op::OpKind};
+use crate::{blob::Encoder, error::Result, op::OpKind};
 
-use super::{Constant, Program};
+use super::{Constant, Kernel, Program};
 
-/// Alignment of every tensor in the weights section: one cache line.
-pub(crate) const TENSOR_ALIGNMENT: usize = 64;
+/// Least alignment of every tensor in the weights section: one cache line.
+pub const TENSOR_ALIGNMENT: usize = 64;
 
 type Fill = Box<dyn FnOnce(&mut [u8]) + Send>;
 
 /// Weights to be written: ranges are given out at once, bytes are made later, all in parallel, straight in place.
-#[derive(Default)]
 pub struct Weights {
+    alignment: usize,
     len: usize,
     fills: Vec<(std::ops::Range<usize>, Fill)>,
 }
@@ -22,14 +22,30 @@ impl std::fmt::Debug for Weights {
     }
 }
 
+impl Default for Weights {
+    fn default() -> Self {
+        Self::aligned(TENSOR_ALIGNMENT)
+    }
+}
+
 impl Weights {
+    /// No weights yet; each will begin at a multiple of `alignment` bytes.
+    ///
+    /// # Panics
+    /// When that is not a multiple of [`TENSOR_ALIGNMENT`].
+    #[must_use]
+    pub fn aligned(alignment: usize) -> Self {
+        assert!(alignment > 0 && alignment.is_multiple_of(TENSOR_ALIGNMENT));
+        Self { alignment, len: 0, fills: Vec::new() }
+    }
+
     /// Reserves `len` bytes, which `fill` writes later.
     pub fn reserve(
         &mut self,
         len: usize,
         fill: impl FnOnce(&mut [u8]) + Send + 'static,
     ) -> std::ops::Range<usize> {
-        let start = self.len.next_multiple_of(TENSOR_ALIGNMENT);
+        let start = self.len.next_multiple_of(self.alignment);
         self.len = start + len;
         self.fills.push((start..self.len, Box::new(fill)));
         start..self.len
@@ -82,10 +98,10 @@ pub(super) struct Tables {
 }
 
 impl Tables {
-    fn collect(&mut self, program: &Program) {
+    fn collect<K: Kernel>(&mut self, program: &Program<K>) {
         for node in &program.nodes {
             add(&mut self.ops, node.op.kind());
-            add(&mut self.kernels, node.kernel.name);
+            add(&mut self.kernels, node.kernel.name());
             node.bodies.iter().for_each(|body| self.collect(body));
         }
     }
@@ -106,7 +122,7 @@ fn index_of<T: PartialEq>(list: &[T], item: &T) -> u32 {
 ///
 /// # Errors
 /// When an operator has an attribute that cannot be written.
-pub fn encode(program: &Program) -> Result<Vec<u8>> {
+pub fn encode<K: Kernel>(program: &Program<K>) -> Result<Vec<u8>> {
     let mut tables = Tables::default();
     tables.collect(program);
     let mut e = Encoder::new();
@@ -120,7 +136,7 @@ pub fn encode(program: &Program) -> Result<Vec<u8>> {
     Ok(e.into_bytes())
 }
 
-fn write_program(e: &mut Encoder, tables: &Tables, program: &Program) -> Result<()> {
+fn write_program<K: Kernel>(e: &mut Encoder, tables: &Tables, program: &Program<K>) -> Result<()> {
     e.text(&program.name);
     e.list(program.values.iter(), |e, v| {
         e.element_type(v.element_type);
@@ -147,7 +163,7 @@ fn write_program(e: &mut Encoder, tables: &Tables, program: &Program) -> Result<
     e.size(program.nodes.len());
     for n in &program.nodes {
         e.u32(index_of(&tables.ops, &n.op.kind()));
-        e.u32(index_of(&tables.kernels, &n.kernel.name));
+        e.u32(index_of(&tables.kernels, &n.kernel.name()));
         e.text(&n.name);
         e.size(n.bodies.len());
         for body in &n.bodies {

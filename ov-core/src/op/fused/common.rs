@@ -1,6 +1,6 @@
 //! What fused operators have in common: the activation at their end, and the geometry of convolutions.
 
-use ov_core::{
+use crate::{
     PartialShape, Shape,
     op::{
         Op, OpError, OpResult,
@@ -15,10 +15,10 @@ use super::{
     matmul::FullyConnected,
     transposed::FusedConvolutionTransposed,
 };
-use crate::simd::activation::Activation;
+use super::activation::Activation;
 
 /// The operator with another activation at its end, if it is one that has an activation.
-pub(crate) fn with_finish(
+pub fn with_finish(
     op: &dyn Op,
     activation: Activation,
     residual_after: bool,
@@ -52,13 +52,13 @@ macro_rules! has_activation {
             /// # Errors
             /// When the number is not known.
             pub fn activation(&self) -> OpResult<Activation> {
-                $crate::ops::activation::from_attributes(self.activation, &self.activation_params)
+                $crate::op::fused::activation::from_attributes(self.activation, &self.activation_params)
             }
 
             /// Sets the activation.
             pub fn set_activation(&mut self, activation: Activation) {
                 (self.activation, self.activation_params) =
-                    $crate::ops::activation::to_attributes(activation);
+                    $crate::op::fused::activation::to_attributes(activation);
             }
         }
     };
@@ -66,7 +66,7 @@ macro_rules! has_activation {
 pub(super) use has_activation;
 
 /// A convolution as its kernels see it, whatever the element type.
-pub(crate) trait Convolving {
+pub trait Convolving {
     /// Number of groups of channels.
     fn groups(&self) -> i64;
 
@@ -105,7 +105,7 @@ pub(crate) trait Convolving {
 
 macro_rules! convolving {
     ($op:ident) => {
-        impl $crate::ops::fused::Convolving for $op {
+        impl $crate::op::fused::common::Convolving for $op {
             fn groups(&self) -> i64 {
                 self.groups
             }

@@ -2,16 +2,15 @@
 
 use std::ops::Range;
 
-use ov_core::{
-    Dimension, ElementType, PartialShape, Tensor, define_op,
+use crate::{
+    Dimension, ElementType, PartialShape, Tensor,
     op::{
         InferContext, Op, OpEntry, OpResult, OpRules, OutputType,
         quantize::{DynamicQuantizeLinear, QuantizeLinear},
     },
 };
 
-use super::activation;
-use crate::simd::activation::Activation;
+use super::activation::{self, Activation};
 
 define_op! {
     /// The least and the greatest of 0 and the elements of each of `blocks` blocks of an `f32` tensor: `[blocks, 2]`.

@@ -1,9 +1,9 @@
 //! Channels-last and planar forms of one tensor.
 
-use ov_core::{PartialShape, Tensor, tensor::TensorError};
+use crate::{PartialShape, Tensor, tensor::TensorError};
 
 /// The permutation from planar `[n, c, …]` to channels-last `[n, …, c]`.
-pub(crate) fn to_last(rank: usize) -> Vec<usize> {
+pub fn to_last(rank: usize) -> Vec<usize> {
     let mut axes: Vec<usize> = (0..rank).collect();
     if rank > 2 {
         axes[1..].rotate_left(1);
@@ -12,7 +12,7 @@ pub(crate) fn to_last(rank: usize) -> Vec<usize> {
 }
 
 /// The permutation from channels-last `[n, …, c]` to planar `[n, c, …]`.
-pub(crate) fn to_planar(rank: usize) -> Vec<usize> {
+pub fn to_planar(rank: usize) -> Vec<usize> {
     let mut axes: Vec<usize> = (0..rank).collect();
     if rank > 2 {
         axes[1..].rotate_right(1);
@@ -21,7 +21,7 @@ pub(crate) fn to_planar(rank: usize) -> Vec<usize> {
 }
 
 /// A shape with its axes in another order; unchanged when the rank is not known.
-pub(crate) fn permute_shape(shape: &PartialShape, axes: &[usize]) -> PartialShape {
+pub fn permute_shape(shape: &PartialShape, axes: &[usize]) -> PartialShape {
     match shape.dims() {
         Some(dims) if dims.len() == axes.len() => axes.iter().map(|a| dims[*a]).collect(),
         _ => shape.clone(),
@@ -29,10 +29,13 @@ pub(crate) fn permute_shape(shape: &PartialShape, axes: &[usize]) -> PartialShap
 }
 
 /// A tensor with its axes in another order, sharing memory.
-pub(crate) fn permute(tensor: &Tensor, axes: &[usize]) -> Result<Tensor, TensorError> {
+///
+/// # Errors
+/// When `axes` is no permutation of the tensor's axes.
+pub fn permute(tensor: &Tensor, axes: &[usize]) -> Result<Tensor, TensorError> {
     let tensor = tensor.to_contiguous();
     let strides = tensor.shape().strides();
-    let shape: ov_core::Shape = axes.iter().map(|a| tensor.shape()[*a]).collect();
+    let shape: crate::Shape = axes.iter().map(|a| tensor.shape()[*a]).collect();
     let strides: Vec<usize> = axes.iter().map(|a| strides[*a]).collect();
     tensor.with_strides(shape, &strides)
 }

@@ -1,7 +1,7 @@
 //! Convolution, channels last, with what follows it fused.
 
-use ov_core::{
-    PartialShape, Tensor, define_op,
+use crate::{
+    PartialShape, Tensor,
     op::{
         InferContext, InputInfo, OpEntry, OpResult, OpRules, OutputType, convolution::Convolution,
         present, window::AutoPad,
@@ -10,10 +10,10 @@ use ov_core::{
 
 use super::{
     activation,
-    fused::{Convolving, convolving, has_activation},
+    common::{Convolving, convolving, has_activation},
     layout::{permute, permute_shape, to_last, to_planar},
 };
-use crate::simd::activation::Activation;
+use super::activation::Activation;
 
 define_op! {
     /// `act(conv(x, w) + bias + residual)` or `act(conv(x, w) + bias) + residual`.

@@ -1,12 +1,12 @@
 //! Matrix product with constant weights, with what follows it fused.
 
-use ov_core::{
-    Tensor, define_op,
+use crate::{
+    Tensor,
     op::{InferContext, OpEntry, OpResult, OpRules, OutputType, matmul::MatMul, present},
 };
 
-use super::{activation, fused::has_activation};
-use crate::simd::activation::Activation;
+use super::{activation, common::has_activation};
+use super::activation::Activation;
 
 define_op! {
     /// `act(x w + bias + residual)` or `act(x w + bias) + residual`.
@@ -36,11 +36,11 @@ impl FullyConnected {
 impl OpRules for FullyConnected {
     fn infer(&self, cx: &InferContext<'_>) -> OpResult<Vec<OutputType>> {
         cx.expect_inputs(2..=4)?;
-        ov_core::op::Op::infer(&self.product(), &InferContext { inputs: &cx.inputs[..2] })
+        crate::op::Op::infer(&self.product(), &InferContext { inputs: &cx.inputs[..2] })
     }
 
     fn evaluate(&self, inputs: &[Tensor]) -> OpResult<Vec<Tensor>> {
-        let y = ov_core::op::Op::evaluate(&self.product(), &inputs[..2])?;
+        let y = crate::op::Op::evaluate(&self.product(), &inputs[..2])?;
         let (bias, residual) = (present(inputs, 2), present(inputs, 3));
         Ok(vec![activation::finish(
             &y[0],

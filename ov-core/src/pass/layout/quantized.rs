@@ -1,6 +1,6 @@
 //! Layout of operators on quantized tensors.
 
-use ov_core::{
+use crate::{
     error::Result,
     model::{NodeId, Value},
 };
@@ -9,7 +9,7 @@ use super::{
     Layout,
     rules::{PLANAR_CHANNELS, axis_attribute, turned},
 };
-use crate::ops::integer::{IntegerConvolution, Port};
+use crate::op::fused::integer::{IntegerConvolution, Port};
 
 /// An integer convolution becomes channels-last; a few planar channels are read as they are.
 pub(super) fn convolution(layout: &mut Layout<'_>, id: NodeId) -> Result<bool> {

@@ -1,6 +1,6 @@
 //! Bias, residual and activation move into the convolution or matrix product that feeds them.
 
-use ov_core::{
+use crate::{
     Dimension, ElementType, Model, Tensor,
     error::Result,
     model::{NodeId, Value},
@@ -11,14 +11,12 @@ use ov_core::{
     },
 };
 
-use crate::{
-    kernels::eltwise::unary::UnaryOp,
-    nodes::unary_of,
-    ops::{
-        convolution::FusedConvolution, fused::with_finish, matmul::FullyConnected,
-        transposed::FusedConvolutionTransposed,
-    },
-    simd::activation::Activation,
+use crate::op::fused::{
+    activation::{self, Activation},
+    common::with_finish,
+    convolution::FusedConvolution,
+    matmul::FullyConnected,
+    transposed::FusedConvolutionTransposed,
 };
 
 /// Operators that absorb what follows them.
@@ -30,7 +28,7 @@ const PRODUCTS: &[OpKind] =
 ///
 /// # Errors
 /// When an operator refuses its inputs, which a valid model rules out.
-pub(crate) fn fuse(model: &mut Model) -> Result<()> {
+pub fn fuse(model: &mut Model) -> Result<()> {
     for id in model.topological_order()? {
         if model.get(id).is_some() {
             fully_connected(model, id)?;
@@ -72,22 +70,26 @@ fn fully_connected(model: &mut Model, id: NodeId) -> Result<()> {
 }
 
 /// What a product does after its sums, as far as it has been absorbed.
-#[derive(Default)]
-pub(super) struct Tail {
-    pub(super) bias: Option<Value>,
-    pub(super) residual: Option<Value>,
-    pub(super) activation: Activation,
-    pub(super) residual_after: bool,
+#[derive(Debug, Default)]
+pub struct Tail {
+    /// A constant with one number for each channel.
+    pub bias: Option<Value>,
+    /// A value of the product's shape.
+    pub residual: Option<Value>,
+    /// What is applied to the sum.
+    pub activation: Activation,
+    /// Whether the residual is added after the activation.
+    pub residual_after: bool,
 }
 
 impl Tail {
     /// The product `op` with this activation and place of the residual.
-    pub(super) fn apply(&self, op: &dyn Op) -> Option<Box<dyn Op>> {
+    pub fn apply(&self, op: &dyn Op) -> Option<Box<dyn Op>> {
         with_finish(op, self.activation, self.residual_after)
     }
 
     /// Absorbs the activation that `user` computes of the product, if there is none yet.
-    pub(super) fn activate(&mut self, model: &Model, user: NodeId) -> bool {
+    pub fn activate(&mut self, model: &Model, user: NodeId) -> bool {
         if self.activation != Activation::None || self.residual_after {
             return false;
         }
@@ -119,7 +121,7 @@ impl Tail {
     }
 
     /// Absorbs the sum `user` of the product's `value` and `other`: a bias, or a residual of the same shape.
-    pub(super) fn add(&mut self, model: &Model, value: Value, user: NodeId, other: Value) -> bool {
+    pub fn add(&mut self, model: &Model, value: Value, user: NodeId, other: Value) -> bool {
         let shape = model.shape(value);
         let Some(channels) = shape.dims().and_then(|d| d.last()).and_then(|d| d.value()) else {
             return false;
@@ -197,7 +199,7 @@ fn flat(model: &mut Model, bias: Value) -> Result<Value> {
 }
 
 /// The activation that a node computes of its first input, if it is one that kernels fuse.
-pub(crate) fn activation_of(model: &Model, id: NodeId) -> Option<Activation> {
+pub fn activation_of(model: &Model, id: NodeId) -> Option<Activation> {
     let node = model.node(id);
     if node.element_type(0) != ElementType::F32 {
         return None;
@@ -207,27 +209,22 @@ pub(crate) fn activation_of(model: &Model, id: NodeId) -> Option<Activation> {
         let tensor = model.constant(*node.inputs().get(input)?)?;
         (tensor.len() == 1).then(|| tensor.element_as_f64(0).map(|v| v as f32))?
     };
-    match unary_of(op, node.inputs().len(), &scalar)? {
-        UnaryOp::Activation(activation) => Some(activation),
-        _ => None,
-    }
+    activation::of_operator(op, node.inputs().len(), &scalar)
 }
 
 #[cfg(test)]
 mod tests {
-    use ov_core::{
-        op::activation::{HSwish, Relu},
-        reference,
-    };
-
     use super::*;
-    use crate::nodes::testing::{noise, parameter};
+    use crate::{
+        op::activation::{HSwish, Relu},
+        pass::testing::{assert_same_on, parameter, random},
+    };
 
     /// `relu(x w) 2 - 1`, with the numbers as tensors of this rank.
     fn affine_after(op: impl Op, rank: usize) -> Model {
         let mut m = Model::new("m");
         let x = parameter(&mut m, "x", &[3, 5]);
-        let w = m.add_constant(noise(&[5, 4], 1), "w");
+        let w = m.add_constant(random([5, 4], 1), "w");
         let y = m.add(MatMul::default(), &[x, w], "product").expect("valid");
         let y = m.add(op, &[y], "activation").expect("valid");
         let mut number = |v: f32| {
@@ -243,10 +240,8 @@ mod tests {
     fn fused(model: &Model) -> usize {
         let mut after = model.clone();
         fuse(&mut after).expect("valid");
-        let x = noise(&[3, 5], 7);
-        let run = |m: &Model| reference::evaluate(m, std::slice::from_ref(&x)).expect("evaluates");
-        let (expected, got) = (run(model), run(&after));
-        ov_core::testing::compare(&got[0], &expected[0], 1e-6, 1e-6).expect("the same values");
+        let x = random([3, 5], 7);
+        assert_same_on(model, &after, &[x]);
         after.nodes().filter(|(_, n)| n.constant().is_none()).count() - 1
     }
 
@@ -255,6 +250,6 @@ mod tests {
         assert_eq!(fused(&affine_after(Relu {}, 0)), 1);
         assert_eq!(fused(&affine_after(HSwish {}, 2)), 1);
         assert_eq!(fused(&affine_after(Relu {}, 3)), 3, "the numbers would change the rank");
-        assert_eq!(fused(&affine_after(ov_core::op::activation::Tanh {}, 1)), 3);
+        assert_eq!(fused(&affine_after(crate::op::activation::Tanh {}, 1)), 3);
     }
 }

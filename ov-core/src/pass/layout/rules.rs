@@ -1,6 +1,6 @@
 //! How each operator behaves when its input is channels-last.
 
-use ov_core::{
+use crate::{
     ElementType, Tensor,
     error::Result,
     model::{NodeId, Value},
@@ -17,7 +17,7 @@ use ov_core::{
 };
 
 use super::{Layout, padded_rank, quantized, transposed};
-use crate::ops::{
+use crate::op::fused::{
     convolution::FusedConvolution,
     integer::IntegerConvolution,
     layout::{permute, to_last, to_planar},

@@ -1,16 +1,30 @@
-//! The program: what a blob holds of a compiled model, without reference to the model that it came from.
+//! The program: what a device's blob holds of a compiled model, without reference to the model that it came from.
 
 mod decode;
 mod encode;
 
-use std::{ops::Range, sync::Arc};
+use std::{fmt, ops::Range, sync::Arc};
 
-use ov_core::{ElementType, PartialShape, Tensor, op::Op, tensor::TensorBuffer};
+use crate::{
+    ElementType, PartialShape, Tensor,
+    op::{Op, OpKind},
+    tensor::TensorBuffer,
+};
 
 pub use decode::decode;
-pub use encode::{Weights, encode};
+pub use encode::{TENSOR_ALIGNMENT, Weights, encode};
 
-use crate::nodes::KernelEntry;
+/// What a device writes about how it runs a node: a kernel, which blobs hold by its name.
+pub trait Kernel: Copy + fmt::Debug + Send + Sync + 'static {
+    /// Its name, unique in this device.
+    fn name(self) -> &'static str;
+
+    /// The kernel of a name.
+    fn by_name(name: &str) -> Option<Self>;
+
+    /// Whether it may run operators of this kind.
+    fn takes(self, kind: OpKind) -> bool;
+}
 
 /// Index of a value in [`Program::values`].
 pub type ValueId = u32;
@@ -51,11 +65,11 @@ pub struct Port {
 
 /// A node with the kernel that was chosen for it.
 #[derive(Clone, Debug)]
-pub struct NodeDesc {
+pub struct NodeDesc<K> {
     /// The operator.
     pub op: Box<dyn Op>,
     /// The kernel.
-    pub kernel: &'static KernelEntry,
+    pub kernel: K,
     /// Friendly name.
     pub name: String,
     /// Inputs.
@@ -67,12 +81,12 @@ pub struct NodeDesc {
     /// Packed weights, as ranges of the weights section.
     pub packed: Vec<Range<usize>>,
     /// Bodies of a control-flow operator.
-    pub bodies: Vec<Program>,
+    pub bodies: Vec<Program<K>>,
 }
 
 /// Operators in order of execution, with kernels chosen and weights packed.
-#[derive(Clone, Debug, Default)]
-pub struct Program {
+#[derive(Clone, Debug)]
+pub struct Program<K> {
     /// The model's name.
     pub name: String,
     /// Every value.
@@ -82,27 +96,42 @@ pub struct Program {
     /// Outputs in the model's order.
     pub outputs: Vec<Port>,
     /// Nodes in order of execution.
-    pub nodes: Vec<NodeDesc>,
+    pub nodes: Vec<NodeDesc<K>>,
+}
+
+impl<K> Default for Program<K> {
+    fn default() -> Self {
+        Self {
+            name: String::new(),
+            values: Vec::new(),
+            inputs: Vec::new(),
+            outputs: Vec::new(),
+            nodes: Vec::new(),
+        }
+    }
 }
 
 /// The packed weights of a program: bytes in memory or in a mapped file.
 #[derive(Clone)]
 pub struct WeightBytes(pub Arc<dyn TensorBuffer>);
 
-impl std::fmt::Debug for WeightBytes {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for WeightBytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "WeightBytes({})", self.0.bytes().len())
     }
 }
 
 impl WeightBytes {
     /// A tensor over a range of the weights, without copying.
-    pub(crate) fn tensor(
+    ///
+    /// # Errors
+    /// When the range does not fit the type and shape.
+    pub fn tensor(
         &self,
         element_type: ElementType,
-        shape: impl Into<ov_core::Shape>,
+        shape: impl Into<crate::Shape>,
         range: &Range<usize>,
-    ) -> Result<Tensor, ov_core::tensor::TensorError> {
+    ) -> Result<Tensor, crate::tensor::TensorError> {
         Tensor::from_buffer_range(element_type, shape, Arc::clone(&self.0), range.clone())
     }
 }

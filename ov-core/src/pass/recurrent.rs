@@ -1,7 +1,7 @@
 //! Recurrent layers split into the product of all inputs with their weights, which threads share like any other, and
 //! the steps, which wait for each other.
 
-use ov_core::{
+use crate::{
     ElementType, Model, Tensor,
     error::Result,
     model::{NodeId, Value},
@@ -14,7 +14,7 @@ use ov_core::{
     },
 };
 
-use crate::ops::{
+use crate::op::fused::{
     matmul::FullyConnected,
     recurrent::{Cell, Recurrence},
 };
@@ -23,7 +23,7 @@ use crate::ops::{
 ///
 /// # Errors
 /// When an operator refuses its inputs, which a valid model rules out.
-pub(crate) fn split(model: &mut Model) -> Result<usize> {
+pub fn split(model: &mut Model) -> Result<usize> {
     let mut count = 0;
     for id in model.topological_order()? {
         if let Some(layer) = Layer::of(model, id) {
@@ -218,13 +218,14 @@ impl Layer {
 
 #[cfg(test)]
 mod tests {
-    use ov_core::{Shape, reference};
-
     use super::*;
-    use crate::nodes::testing::{noise, parameter};
+    use crate::{
+        Shape,
+        pass::testing::{assert_same_on, parameter, random},
+    };
 
-    fn constant(model: &mut Model, shape: &[usize], seed: u32) -> Value {
-        model.add_constant(noise(shape, seed), "w")
+    fn constant(model: &mut Model, shape: &[usize], seed: u64) -> Value {
+        model.add_constant(random(Shape::new(shape), seed), "w")
     }
 
     #[track_caller]
@@ -232,11 +233,7 @@ mod tests {
         let mut after = model.clone();
         assert_eq!(split(&mut after).expect("valid"), splits, "{after}");
         after.verify().expect("valid");
-        let expected = reference::evaluate(model, inputs).expect("runs");
-        let got = reference::evaluate(&after, inputs).expect("runs");
-        for (got, expected) in got.iter().zip(&expected) {
-            ov_core::testing::compare(got, expected, 1e-5, 1e-5).expect("equal");
-        }
+        assert_same_on(model, &after, inputs);
     }
 
     fn lstm(direction: Direction, op: LstmSequence, splits: usize) {
@@ -257,7 +254,7 @@ mod tests {
             m.add_output(format!("y{output}"), Value { node, output });
         }
         let lengths = Tensor::from_vec([b], vec![3i32, 2]).expect("fits");
-        equal(&m, &[noise(&[b, l, i], 5), noise(&[b, d, h], 6), lengths], splits);
+        equal(&m, &[random([b, l, i], 5), random([b, d, h], 6), lengths], splits);
     }
 
     #[test]
@@ -285,7 +282,7 @@ mod tests {
             let op = GruCell { linear_before_reset, ..GruCell::default() };
             let y = m.add(op, &[x, h0, w, r, bias], "gru").expect("valid");
             m.add_output("y", y);
-            equal(&m, &[noise(&[b, i], 4), noise(&[b, h], 5)], 1);
+            equal(&m, &[random([b, i], 4), random([b, h], 5)], 1);
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Convolution and matrix product of 8-bit integers with constant weights, with what follows them fused.
 
-use ov_core::{
-    ElementType, PartialShape, Tensor, define_op,
+use crate::{
+    ElementType, PartialShape, Tensor,
     op::{
         InferContext, InputInfo, Op, OpEntry, OpError, OpResult, OpRules, OutputType,
         convolution::Convolution, matmul::MatMul, present, window::AutoPad,
@@ -10,37 +10,37 @@ use ov_core::{
 
 use super::{
     activation,
-    fused::{Convolving, convolving, has_activation},
+    common::{Convolving, convolving, has_activation},
     layout::{permute, permute_shape, to_last, to_planar},
 };
-use crate::simd::activation::Activation;
+use super::activation::Activation;
 
 /// The inputs that both operators have.
 ///
 /// x and w are `i8` or `u8`. Inputs from [`OUTPUT_SCALE`](Self::OUTPUT_SCALE) on are there when the output is not
 /// `f32`; earlier ones may be absent where that is said.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Port;
+pub struct Port;
 
 impl Port {
     /// The data.
-    pub(crate) const X: usize = 0;
+    pub const X: usize = 0;
     /// The weights, a constant.
-    pub(crate) const W: usize = 1;
+    pub const W: usize = 1;
     /// Zero point of x, one element of its type, or absent.
-    pub(crate) const X_ZERO: usize = 2;
+    pub const X_ZERO: usize = 2;
     /// Zero point of w, a constant of its type: absent, one element, or one per output channel.
-    pub(crate) const W_ZERO: usize = 3;
+    pub const W_ZERO: usize = 3;
     /// What sums are multiplied by: one `f32`, or one per output channel.
-    pub(crate) const SCALE: usize = 4;
+    pub const SCALE: usize = 4;
     /// One `f32` per output channel, constant, or absent.
-    pub(crate) const BIAS: usize = 5;
+    pub const BIAS: usize = 5;
     /// An `f32` tensor of the output's shape, or absent.
-    pub(crate) const RESIDUAL: usize = 6;
+    pub const RESIDUAL: usize = 6;
     /// Size of a step of the output, one `f32`.
-    pub(crate) const OUTPUT_SCALE: usize = 7;
+    pub const OUTPUT_SCALE: usize = 7;
     /// Zero point of the output, one element of its type.
-    pub(crate) const OUTPUT_ZERO: usize = 8;
+    pub const OUTPUT_ZERO: usize = 8;
 }
 
 define_op! {

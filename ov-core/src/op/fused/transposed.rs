@@ -1,7 +1,7 @@
 //! Transposed convolution, channels last, with what follows it fused.
 
-use ov_core::{
-    PartialShape, Tensor, define_op,
+use crate::{
+    PartialShape, Tensor,
     op::{
         InferContext, InputInfo, Op, OpEntry, OpResult, OpRules, OutputType,
         convolution::{ConvolutionBackpropData, GroupConvolutionBackpropData},
@@ -12,10 +12,10 @@ use ov_core::{
 
 use super::{
     activation,
-    fused::{grouped, has_activation},
+    common::{grouped, has_activation},
     layout::{permute, permute_shape, to_last, to_planar},
 };
-use crate::simd::activation::Activation;
+use super::activation::Activation;
 
 define_op! {
     /// `act(conv(x, w) + bias + residual)` or `act(conv(x, w) + bias) + residual`, where `conv` is transposed.

@@ -1,32 +1,30 @@
 //! A program from bytes that are not trusted: every index, range and name is checked.
 
-use ov_core::{
+use crate::{
     Model,
     blob::Decoder,
     error::{BlobError, Result},
-    op::{OpEntry, OutputType},
+    op::{OpEntry, OutputType, fused},
 };
 
-use super::{Constant, NodeDesc, Port, Program, ValueDesc, ValueId, encode::tags};
-use crate::{
-    nodes::{self, KernelEntry},
-    ops,
+use super::{
+    Constant, Kernel, NodeDesc, Port, Program, TENSOR_ALIGNMENT, ValueDesc, ValueId, encode::tags,
 };
 
 /// Bodies inside bodies.
 const MAX_DEPTH: usize = 64;
 
 /// What names stand for.
-struct Tables {
+struct Tables<K> {
     ops: Vec<&'static OpEntry>,
-    kernels: Vec<&'static KernelEntry>,
+    kernels: Vec<K>,
 }
 
 /// Reads a program whose weights section has `weights` bytes.
 ///
 /// # Errors
 /// [`BlobError`] when the bytes are damaged or name an operator or kernel that this build does not have.
-pub fn decode(bytes: &[u8], weights: usize) -> Result<Program> {
+pub fn decode<K: Kernel>(bytes: &[u8], weights: usize) -> Result<Program<K>> {
     let mut d = Decoder::new(bytes);
     let version = d.u32()?;
     if version != tags::VERSION {
@@ -38,7 +36,7 @@ pub fn decode(bytes: &[u8], weights: usize) -> Result<Program> {
     }
     let ops = d.list(|d| {
         let (kind, opset) = (d.text()?, d.u32()?);
-        match ops::find(kind, opset) {
+        match fused::find(kind, opset) {
             Some(entry) => Ok(entry),
             None => {
                 d.fail(format_args!("an operator of this build, got {kind:?} of opset {opset}"))
@@ -47,7 +45,7 @@ pub fn decode(bytes: &[u8], weights: usize) -> Result<Program> {
     })?;
     let kernels = d.list(|d| {
         let name = d.text()?;
-        match nodes::by_name(name) {
+        match K::by_name(name) {
             Some(kernel) => Ok(kernel),
             None => d.fail(format_args!("a kernel of this build, got {name:?}")),
         }
@@ -57,12 +55,12 @@ pub fn decode(bytes: &[u8], weights: usize) -> Result<Program> {
     Ok(program)
 }
 
-fn read_program(
+fn read_program<K: Kernel>(
     d: &mut Decoder<'_>,
-    tables: &Tables,
+    tables: &Tables<K>,
     weights: usize,
     depth: usize,
-) -> Result<Program> {
+) -> Result<Program<K>> {
     if depth > MAX_DEPTH {
         return d.fail("bodies that are not nested so deep");
     }
@@ -107,7 +105,7 @@ fn read_value(d: &mut Decoder<'_>, weights: usize) -> Result<ValueDesc> {
         tags::STORED => {
             let range = d.range(weights)?;
             let needed = shape.to_shape().and_then(|s| element_type.byte_len(s.checked_len()?));
-            if needed != Some(range.len()) || range.start % 64 != 0 {
+            if needed != Some(range.len()) || range.start % TENSOR_ALIGNMENT != 0 {
                 return d.fail("a stored constant of the size of its shape");
             }
             Constant::Stored(range)
@@ -119,19 +117,19 @@ fn read_value(d: &mut Decoder<'_>, weights: usize) -> Result<ValueDesc> {
     Ok(ValueDesc { element_type, shape, constant })
 }
 
-fn read_node(
+fn read_node<K: Kernel>(
     d: &mut Decoder<'_>,
-    tables: &Tables,
+    tables: &Tables<K>,
     weights: usize,
     depth: usize,
     id: &impl Fn(&mut Decoder<'_>) -> Result<ValueId>,
-) -> Result<NodeDesc> {
+) -> Result<NodeDesc<K>> {
     let (op, kernel) = (d.u32()? as usize, d.u32()? as usize);
-    let (Some(op), Some(kernel)) = (tables.ops.get(op), tables.kernels.get(kernel)) else {
+    let (Some(op), Some(kernel)) = (tables.ops.get(op), tables.kernels.get(kernel).copied()) else {
         return d.fail("an operator and a kernel of the tables");
     };
-    if !kernel.ops.is_empty() && !kernel.ops.contains(&op.kind) {
-        return d.fail(format_args!("a kernel for {}, got {}", op.kind, kernel.name));
+    if !kernel.takes(op.kind) {
+        return d.fail(format_args!("a kernel for {}, got {}", op.kind, kernel.name()));
     }
     let mut op = (op.create)();
     let name = d.text()?.to_owned();
@@ -146,7 +144,7 @@ fn read_node(
 }
 
 /// What an operator may know of its body once it has been compiled.
-fn signature(program: &Program) -> Result<Model> {
+fn signature<K>(program: &Program<K>) -> Result<Model> {
     let types = |ports: &[Port]| -> Vec<OutputType> {
         ports
             .iter()

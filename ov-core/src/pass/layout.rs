@@ -11,20 +11,20 @@ mod transposed;
 
 use std::collections::HashMap;
 
-use ov_core::{
+use crate::{
     Model, PartialShape, Shape, Tensor,
     error::Result,
     model::{NodeId, Value},
     op::{Op, core::Parameter, reshape::Reshape, transpose::Transpose},
 };
 
-use crate::ops::layout::{permute, to_last, to_planar};
+use crate::op::fused::layout::{permute, to_last, to_planar};
 
 /// Turns a model channels-last.
 ///
 /// # Errors
 /// When an operator refuses its inputs, which a valid model rules out.
-pub(crate) fn channels_last(model: &Model) -> Result<Model> {
+pub fn channels_last(model: &Model) -> Result<Model> {
     let mut layout = Layout { old: model, new: Model::new(model.name()), forms: HashMap::new() };
     for id in model.parameters() {
         let node = model.node(*id);
@@ -119,7 +119,7 @@ impl Layout<'_> {
             return Ok(plain);
         }
         let plain =
-            match (forms.last, self.old.node(value.node).op_as::<ov_core::op::core::Constant>()) {
+            match (forms.last, self.old.node(value.node).op_as::<crate::op::core::Constant>()) {
                 (_, Some(constant)) => {
                     let name = self.old.node(value.node).name().to_owned();
                     self.new.add_constant(constant.clone(), name)

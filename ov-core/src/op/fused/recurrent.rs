@@ -1,14 +1,41 @@
 //! The steps of a recurrent layer, after the products of its inputs have been taken for all of them at once.
 
-use ov_core::{
-    Dimension, PartialShape, Tensor, choice, define_op,
+use crate::{
+    Dimension, PartialShape, Tensor, choice,
     op::{
         InferContext, Op, OpEntry, OpError, OpResult, OpRules, OutputType,
         recurrent::{Direction, GruSequence, LstmSequence, RnnSequence},
     },
 };
 
-use crate::{kernels::rnn::CellKind, simd::activation::Activation};
+use super::activation::Activation;
+
+/// Which cell, with the order of its gates in weights and input products.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum CellKind {
+    /// Gates f, i, c, o. Activations: of f, i and o; of c; of the new cell state.
+    Lstm,
+    /// Gates z, r, h; the reset gate is applied before the recurrent product.
+    /// Activations: of z and r; of h.
+    Gru,
+    /// As [`Self::Gru`], with the reset gate applied after the recurrent product and its bias
+    /// (`linear_before_reset`).
+    GruLinear,
+    /// One gate, one activation.
+    Plain,
+}
+
+impl CellKind {
+    /// Gates.
+    #[must_use]
+    pub fn gates(self) -> usize {
+        match self {
+            Self::Lstm => 4,
+            Self::Gru | Self::GruLinear => 3,
+            Self::Plain => 1,
+        }
+    }
+}
 
 choice! {
     /// What a step computes.
