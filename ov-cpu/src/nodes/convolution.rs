@@ -220,12 +220,18 @@ impl Extras {
         })
     }
 
+    /// The residual, whose memory the result may take over: [`Extras::epilogue`] reads each element of it right before
+    /// the one in its place is written.
+    pub(super) fn in_place(&self) -> Option<usize> {
+        self.residual.then_some(3)
+    }
+
     /// The epilogue of a product with rows of `stride` elements.
     pub(super) fn epilogue<'a>(&self, io: &Io<'a>, stride: usize) -> Epilogue<'a> {
         Epilogue {
             bias: self.bias.then(|| io.input::<f32>(2)),
             residual: self.residual.then(|| Residual {
-                data: io.input::<f32>(3).as_ptr(),
+                data: io.input_address(3),
                 stride,
                 place: self.place,
             }),
@@ -439,6 +445,10 @@ impl Step for WinogradStep {
         self.winograd.scratch_len() * 4
     }
 
+    fn in_place(&self) -> Option<usize> {
+        self.extras.in_place()
+    }
+
     fn run(&self, io: &Io<'_>, range: Range<usize>, scratch: &mut [u8]) -> OpResult<()> {
         let out = io.output::<f32>(0);
         let args = ConvArgs {
@@ -491,6 +501,10 @@ impl Step for DirectStep {
         self.conv.scratch_len() * 4
     }
 
+    fn in_place(&self) -> Option<usize> {
+        self.extras.in_place()
+    }
+
     fn run(&self, io: &Io<'_>, range: Range<usize>, scratch: &mut [u8]) -> OpResult<()> {
         let out = io.output::<f32>(0);
         let args = ConvArgs {
@@ -502,5 +516,47 @@ impl Step for DirectStep {
         // SAFETY: bind checked input, output and residual against the geometry, and threads are given disjoint items.
         unsafe { self.conv.run(&args, range, bytemuck::cast_slice_mut(scratch)) };
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ov_core::{
+        Model,
+        op::{
+            activation::{Abs, Relu},
+            arithmetic::Add,
+            convolution::Convolution,
+        },
+    };
+
+    use crate::nodes::testing::{check, noise, parameter};
+
+    /// `relu(x * w + |r|)`, whose residual nobody reads later.
+    #[test]
+    fn results_take_over_the_memory_of_their_residual() {
+        for (kernel, pixels, kernel_name) in
+            [(1, 30, "conv_f32_direct"), (5, 9, "conv_f32_direct"), (3, 40, "conv_f32_winograd")]
+        {
+            let mut model = Model::new("residual");
+            let x = parameter(&mut model, "x", &[1, 24, pixels, pixels]);
+            let r = parameter(&mut model, "r", &[1, 40, pixels, pixels]);
+            let w = model.add_constant(noise(&[40, 24, kernel, kernel], 3), "w");
+            let pad = (kernel / 2) as i64;
+            let conv = Convolution {
+                pads_begin: [pad; 2].into(),
+                pads_end: [pad; 2].into(),
+                ..Convolution::default()
+            };
+            let y = model.add(conv, &[x, w], "conv").expect("valid");
+            let r = model.add(Abs {}, &[r], "abs").expect("valid");
+            let y = model.add(Add::default(), &[y, r], "sum").expect("valid");
+            let y = model.add(Relu {}, &[y], "relu").expect("valid");
+            // Not in the caller's memory.
+            let y = model.add(Abs {}, &[y], "after").expect("valid");
+            model.add_output("y", y);
+            let inputs = [noise(&[1, 24, pixels, pixels], 1), noise(&[1, 40, pixels, pixels], 2)];
+            check(&format!("{kernel} {pixels}"), &model, &inputs, kernel_name, 2e-4);
+        }
     }
 }

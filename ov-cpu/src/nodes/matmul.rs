@@ -160,6 +160,10 @@ impl Step for ProductStep {
         if self.bf16 { 4 * self.pair_rows() * self.layout.k() } else { 0 }
     }
 
+    fn in_place(&self) -> Option<usize> {
+        self.extras.in_place()
+    }
+
     fn run(&self, io: &Io<'_>, range: Range<usize>, scratch: &mut [u8]) -> OpResult<()> {
         let (k, n) = (self.k, self.layout.n());
         let (x, out) = (io.input::<f32>(0), io.output::<f32>(0));
@@ -213,7 +217,10 @@ mod tests {
 
     /// `gelu(x w + bias) + x'` of these extents; values of few digits, so that rounding to bf16 changes nothing.
     fn compare(m: usize, k: usize, n: usize, transpose_b: bool) {
-        use ov_core::op::{activation::Relu, arithmetic::Add};
+        use ov_core::op::{
+            activation::{Abs, Relu},
+            arithmetic::Add,
+        };
         let coarse = |t: Tensor| {
             let values = t.as_slice::<f32>().expect("f32");
             let values = values.iter().map(|v| (v * 16.0).round() / 16.0).collect::<Vec<f32>>();
@@ -229,6 +236,8 @@ mod tests {
         let y = model.add(product, &[x, w], "product").expect("valid");
         let y = model.add(Add::default(), &[y, bias], "bias").expect("valid");
         let y = model.add(Relu::default(), &[y], "relu").expect("valid");
+        // The product writes over this one's memory.
+        let r = model.add(Abs::default(), &[r], "abs").expect("valid");
         let y = model.add(Add::default(), &[y, r], "residual").expect("valid");
         model.add_output("y", y);
         let inputs = [coarse(noise(&[1, m, k], 1)), noise(&[1, m, n], 2)];

@@ -314,6 +314,13 @@ impl<'a> Io<'a> {
         view::slice(self, self.inputs[index])
     }
 
+    /// Where input `index` begins, for steps whose output may take its memory over: no reference to it may live while
+    /// other threads write.
+    #[must_use]
+    pub fn input_address<T: bytemuck::Pod>(&self, index: usize) -> *const T {
+        self.addresses[self.inputs[index] as usize].cast_const().cast()
+    }
+
     /// Returns when every thread of a step that [`Step::waits`] is here; false when one of them failed.
     #[must_use]
     pub fn wait(&self) -> bool {

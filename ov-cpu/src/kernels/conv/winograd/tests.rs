@@ -55,7 +55,7 @@ fn matches_f64_with_every_epilogue() {
                     plan.weights().pack(isa, &w, &mut packed);
                     let mut y = y0.clone();
                     let residual = place.map(|place| Residual {
-                        data: y0.as_ptr(),
+                        data: y.as_ptr(),
                         stride: p.output_stride,
                         place,
                     });
