@@ -9,7 +9,8 @@ use ov_core::{
 };
 
 use super::{
-    BindContext, Bound, Choice, Io, KernelEntry, NodeView, Pack, Reject, Step, convolution, cost,
+    BindContext, Bound, Choice, Io, KernelEntry, NodeView, Pack, Reject, Step,
+    byte_weights::Centred, convolution, cost,
 };
 use crate::{
     gemm::{
@@ -79,57 +80,6 @@ pub(super) fn check_conv(view: &NodeView<'_>) -> Result<(), Reject> {
     Ok(())
 }
 
-/// Weights less their zero points.
-pub(super) struct Centred {
-    pub(super) bytes: Tensor,
-    zeros: Vec<i32>,
-    signed: bool,
-}
-
-impl Centred {
-    pub(super) fn new(view: &NodeView<'_>) -> Result<Self, Reject> {
-        let bytes = view.constant(Port::W)?.to_contiguous();
-        let zeros = match view.inputs.get(Port::W_ZERO).and_then(|i| i.constant) {
-            Some(z) if !z.is_absent() => {
-                let zeros = z.to_i64_vec().map_err(|e| e.to_string())?;
-                zeros.into_iter().map(|z| z as i32).collect()
-            }
-            _ => Vec::new(),
-        };
-        Ok(Self { signed: bytes.element_type() == ElementType::I8, bytes, zeros })
-    }
-
-    /// Reads weight number `at`, which belongs to `output`.
-    pub(super) fn reader(&self) -> impl Fn(usize, usize) -> i32 + '_ {
-        let (bytes, zeros, signed) = (self.bytes.bytes(), &self.zeros[..], self.signed);
-        move |at, output| {
-            let value =
-                if signed { i32::from(bytes[at].cast_signed()) } else { i32::from(bytes[at]) };
-            match zeros {
-                [] => value,
-                [zero] => value - zero,
-                _ => value - zeros[output],
-            }
-        }
-    }
-
-    /// Whether some weight does not fit s8, so that columns are shifted.
-    pub(super) fn shifted(
-        &self,
-        outputs: usize,
-        index: impl Fn(usize) -> usize,
-    ) -> Result<bool, Reject> {
-        if self.zeros.len() > 1 && self.zeros.len() != outputs {
-            return Err("takes one zero point of weights, or one per output".into());
-        }
-        let len = self.bytes.len();
-        let weight = self.reader();
-        let fits = |at: usize| i8::try_from(weight(at, index(at))).is_ok();
-        let as_they_are = self.signed && self.zeros.iter().all(|z| *z == 0);
-        Ok(!(as_they_are || (0..len).all(fits)))
-    }
-}
-
 /// Packed bytes, then sums of columns, then shifts, if any.
 pub(super) fn pack_all(
     len: usize,
@@ -162,8 +112,7 @@ fn select_conv(view: &NodeView<'_>) -> Result<Choice, Reject> {
     let w = weights.bytes.shape().clone();
     let packing = packing_of(view.isa, conv_of(view.op), &w);
     let (channels, taps) = (w[1], w[2..].iter().product::<usize>());
-    let per_output = (channels * taps).max(1);
-    let shifted = weights.shifted(w[0], |at| at / per_output)?;
+    let shifted = weights.shifted(w[0])?;
     let pack = pack_all(packing.len(), w[0], shifted, move |data, sums, shifts| {
         let read = weights.reader();
         let weight = |o: usize, c: usize, t: usize| read((o * channels + c) * taps + t, o);
@@ -202,13 +151,17 @@ fn select_product(view: &NodeView<'_>) -> Result<Choice, Reject> {
     let (k, n) = extents(op, weights.bytes.shape());
     let transposed = op.transpose_b;
     let packing = BytePacking::new(view.isa, k, n, 1, 1, false);
-    let shifted =
-        weights.shifted(n, |at| if transposed { at / k.max(1) } else { at % n.max(1) })?;
+    let shifted = if transposed { weights.shifted(n)? } else { weights.shifted_rows(n, 1)? };
     let pack = pack_all(packing.len(), n, shifted, move |data, sums, shifts| {
-        let read = weights.reader();
-        let weight =
-            |o: usize, c: usize, _: usize| read(if transposed { o * k + c } else { c * n + o }, o);
-        packing.pack(weight, data, sums, shifts);
+        if transposed {
+            let read = weights.reader();
+            packing.pack(|o, c, _| read(o * k + c, o), data, sums, shifts);
+        } else {
+            let row = |_, c, columns: Range<usize>, line: &mut [i32]| {
+                weights.row(c * n + columns.start, columns, line);
+            };
+            packing.pack_rows(row, data, sums, shifts);
+        }
     });
     Ok(Choice { params: vec![i64::from(shifted)], packed: vec![pack], consumed: vec![Port::W] })
 }

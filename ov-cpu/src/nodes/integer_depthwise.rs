@@ -9,8 +9,10 @@ use ov_core::{
 };
 
 use super::{
-    BindContext, Bound, Choice, Io, KernelEntry, NodeView, Pack, Reject, Step, Weights, cost,
-    integer::{Centred, Tail, check_conv, columns_of, conv_of, pack_all, params},
+    BindContext, Bound, Choice, Io, KernelEntry, NodeView, Pack, Reject, Step, Weights,
+    byte_weights::Centred,
+    cost,
+    integer::{Tail, check_conv, columns_of, conv_of, pack_all, params},
 };
 use crate::{
     kernels::int8::{
@@ -49,7 +51,7 @@ fn select_quads(view: &NodeView<'_>) -> Result<Choice, Reject> {
     if !unsigned || !quads::fits(view.isa, taps) {
         return Err("takes u8 and at most 64 taps on x86 with AVX2".into());
     }
-    if weights.shifted(channels, |at| at / taps.max(1))? {
+    if weights.shifted(channels)? {
         return Err("takes weights that fit s8 less their zero points".into());
     }
     let len = quads::packed_len(channels, taps);
@@ -126,7 +128,7 @@ fn select_depthwise(view: &NodeView<'_>) -> Result<Choice, Reject> {
     if !ByteDepthwise::fits(taps) {
         return Err("takes filters whose sums are exact in f32".into());
     }
-    weights.shifted(w[0], |at| at / taps.max(1))?;
+    weights.shifted(w[0])?;
     let channels = w[0];
     let pack = Pack::f32s(taps * channels, move |out| {
         let read = weights.reader();

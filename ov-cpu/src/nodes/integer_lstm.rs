@@ -12,7 +12,8 @@ use ov_core::{
 };
 
 use super::{
-    BindContext, Bound, Choice, Io, KernelEntry, NodeView, Pack, Reject, Step, Weights, cost, view,
+    BindContext, Bound, Choice, Io, KernelEntry, NodeView, Pack, Reject, Step, Weights,
+    byte_weights::Centred, cost, view,
 };
 use crate::{
     gemm::{
@@ -68,7 +69,7 @@ fn select(view: &NodeView<'_>) -> Result<Choice, Reject> {
     let mut packed = Vec::new();
     let mut params = Vec::new();
     for (weights, scale, zero) in [(w, 8, 9), (r, 10, 11)] {
-        let columns = weights.shape()[0] * weights.shape()[1];
+        let outputs = weights.shape()[0] * weights.shape()[2];
         let list = |index: usize| -> Result<Vec<f64>, Reject> {
             let tensor = view.constant(index)?;
             let values = if tensor.is_absent() {
@@ -78,9 +79,9 @@ fn select(view: &NodeView<'_>) -> Result<Choice, Reject> {
             };
             let directions = weights.shape()[0].max(1);
             match values.len() {
-                n if n == columns => Ok(values),
+                n if n == outputs => Ok(values),
                 n if n == directions || n == 1 => {
-                    Ok((0..columns).map(|i| values[i * n / columns.max(1)]).collect())
+                    Ok((0..outputs).map(|i| values[i * n / outputs.max(1)]).collect())
                 }
                 n => Err(format!("input {index} has {n} values").into()),
             }
@@ -89,7 +90,7 @@ fn select(view: &NodeView<'_>) -> Result<Choice, Reject> {
         let (choice, shifted) = pack(view.isa, weights, &zeros)?;
         params.push(i64::from(shifted));
         packed.push(choice);
-        packed.push(Pack::f32s(columns, move |out| {
+        packed.push(Pack::f32s(outputs, move |out| {
             for (y, x) in out.iter_mut().zip(&scales) {
                 *y = *x as f32;
             }
@@ -98,34 +99,26 @@ fn select(view: &NodeView<'_>) -> Result<Choice, Reject> {
     Ok(Choice { params, packed, consumed: vec![W, R] })
 }
 
-/// Weights `[directions, rows, columns]`, packed as one group per direction.
+/// Weights `[directions, columns, gates]`, packed as one group per direction; whether they are shifted.
 fn pack(isa: Isa, weights: &Tensor, zeros: &[f64]) -> Result<(Pack, bool), Reject> {
-    let [directions, rows, columns] = weights.shape()[..] else {
+    let [directions, columns, gates] = weights.shape()[..] else {
         return Err("takes weights of rank 3".into());
     };
-    if directions == 0 || rows == 0 {
+    if directions == 0 || gates == 0 {
         return Err("takes weights that are not empty".into());
     }
-    let (weights, signed) = (weights.to_contiguous(), weights.element_type() == ElementType::I8);
-    if !signed && weights.element_type() != ElementType::U8 {
-        return Err("takes weights of bytes".into());
-    }
-    let value =
-        move |byte: u8| i32::from(byte) - if signed { 2 * i32::from(byte & 128) } else { 0 };
-    let zeros: Vec<i32> = zeros.iter().map(|z| *z as i32).collect();
-    let shifted = weights.bytes().chunks_exact(columns.max(1)).zip(&zeros).any(|(row, zero)| {
-        let range = row.iter().fold((0, 0), |(low, high), byte| {
-            let v = value(*byte) - zero;
-            (v.min(low), v.max(high))
-        });
-        i8::try_from(range.0).is_err() || i8::try_from(range.1).is_err()
-    });
-    let outputs = directions * rows;
+    let weights = Centred::of(weights, zeros.iter().map(|z| *z as i32).collect())?;
+    let outputs = directions * gates;
+    let shifted = weights.shifted_rows(outputs, directions)?;
     let packing = BytePacking::new(isa, directions * columns, outputs, directions, 1, false);
     let pack =
         super::integer::pack_all(packing.len(), outputs, shifted, move |data, sums, shifts| {
-            let bytes = weights.bytes();
-            packing.pack(|o, c, _| value(bytes[o * columns + c]) - zeros[o], data, sums, shifts);
+            let row = |direction, column, range: Range<usize>, line: &mut [i32]| {
+                let at = (direction * columns + column) * gates + range.start;
+                let first = direction * gates;
+                weights.row(at, first + range.start..first + range.end, line);
+            };
+            packing.pack_rows(row, data, sums, shifts);
         });
     Ok((pack, shifted))
 }
@@ -248,10 +241,10 @@ fn bind(cx: &BindContext<'_>) -> OpResult<Bound> {
     let [batch, length, input] = x[..] else {
         return Err(OpError::Invalid(format!("x has shape {x}, expected rank 3")));
     };
-    let hidden = r.get(2).copied().unwrap_or(0);
+    let hidden = r.get(1).copied().unwrap_or(0);
     let gates = 4 * hidden;
-    let fits = w[..] == [directions, gates, input]
-        && r[..] == [directions, gates, hidden]
+    let fits = w[..] == [directions, input, gates]
+        && r[..] == [directions, hidden, gates]
         && cx.inputs[B].shape[..] == [directions, gates]
         && cx.outputs[0].shape[..] == [batch, directions, length, hidden]
         && [1, 2]
@@ -423,8 +416,8 @@ mod tests {
             };
             let constants = [
                 Tensor::absent(),
-                weights([n, gates, input], 3),
-                weights([n, gates, hidden], 4),
+                weights([n, input, gates], 3),
+                weights([n, hidden, gates], 4),
                 noise(&[n, gates], 5),
                 Tensor::absent(),
                 scale(n * gates),

@@ -1,6 +1,7 @@
 //! Kernels as the graph sees them: which operator each takes, what it packs, and the step that it becomes.
 
 mod attention;
+mod byte_weights;
 mod convert;
 mod convolution;
 mod cost;

@@ -194,9 +194,13 @@ impl Projection {
         Ok(Self { rows, columns, values: weights.to_f64_vec()?, quantization: None })
     }
 
+    /// Weights `[directions, columns, rows]`.
     pub(super) fn quantized(weights: &Tensor, scale: &Tensor, zero_point: &Tensor) -> OpResult<Self> {
-        let mut this = Self::floats(weights)?;
-        let (directions, rows) = (weights.shape()[0], this.rows);
+        let [directions, columns, rows] = weights.shape()[..] else {
+            return Err(OpError::Invalid(format!("weights have shape {}, expected rank 3", weights.shape())));
+        };
+        let matrix = weights.to_contiguous().with_strides([directions, rows, columns], &[rows * columns, 1, rows])?;
+        let mut this = Self::floats(&matrix.to_contiguous())?;
         let per_row = |t: &Tensor| -> OpResult<Vec<f64>> {
             let values = if t.is_absent() { vec![0.0; directions] } else { t.to_f64_vec()? };
             if values.len() == directions * rows {
@@ -291,11 +295,12 @@ pub(super) struct Sequences {
 }
 
 impl Sequences {
+    /// `axis` is the one of `R` whose extent is that of a state.
     pub(super) fn new(
         inputs: &[Tensor],
         direction: Direction,
         states: usize,
-        hidden_size: i64,
+        (hidden_size, axis): (i64, usize),
     ) -> OpResult<Self> {
         op_ensure!(inputs.len() >= states + 5, "has {} inputs, too few", inputs.len());
         let x = &inputs[0];
@@ -303,7 +308,7 @@ impl Sequences {
         let (batch, length, input) = (x.shape()[0], x.shape()[1], x.shape()[2]);
         let r = &inputs[states + 3];
         op_ensure!(r.rank() == 3, "R has shape {}, expected rank 3", r.shape());
-        let hidden = r.shape()[2];
+        let hidden = r.shape()[axis];
         op_ensure!(
             hidden_size <= 0 || usize::try_from(hidden_size) == Ok(hidden),
             "R has shape {}, hidden_size is {hidden_size}",

@@ -169,8 +169,9 @@ define_op! {
     /// their range, and products are taken in integers.
     /// <https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md#com.microsoft.DynamicQuantizeLSTM>
     ///
-    /// Inputs 0 to 7 as [`LstmSequence`] (input 7, peepholes, may be absent), `W` and `R` of `i8` or `u8`; inputs 8 to 11:
-    /// scale and zero point of `W`, scale and zero point of `R`, each `[directions]` or `[directions, 4 hidden]`.
+    /// Inputs 0 to 7 as [`LstmSequence`] (input 7, peepholes, may be absent), but `W [directions, input, 4 hidden]` and
+    /// `R [directions, hidden, 4 hidden]` of `i8` or `u8`; inputs 8 to 11: scale and zero point of `W`, scale and zero
+    /// point of `R`, each `[directions]` or `[directions, 4 hidden]`.
     pub struct QuantizedLstmSequence("DynamicQuantizeLSTMSequence", 0) {
         /// Extent of a state.
         hidden_size: i64 = 0,
@@ -189,13 +190,14 @@ define_op! {
     }
 }
 
-/// Types of `Y` and `states` states of a sequence operator whose weights `R` are input `r`.
+/// Types of `Y` and `states` states of a sequence operator whose weights `R` are input `r`, with the extent of a state
+/// along `axis`.
 fn infer_sequence(
     cx: &InferContext<'_>,
     direction: Direction,
     hidden_size: i64,
     states: usize,
-    r: usize,
+    (r, axis): (usize, usize),
 ) -> OpResult<Vec<OutputType>> {
     cx.expect_type(0, "a floating-point type", ElementType::is_float)?;
     cx.expect_rank(0, 3..=3)?;
@@ -210,7 +212,7 @@ fn infer_sequence(
     })?;
     let hidden = match usize::try_from(hidden_size) {
         Ok(n) if n > 0 => Dimension::fixed(n),
-        _ => cx.shape(r).dim(2),
+        _ => cx.shape(r).dim(axis),
     };
     let directions = Dimension::fixed(direction.count());
     let ty = cx.element_type(0);
@@ -277,11 +279,11 @@ macro_rules! activation_lists {
 impl OpRules for LstmSequence {
     fn infer(&self, cx: &InferContext<'_>) -> OpResult<Vec<OutputType>> {
         cx.expect_inputs(7..=8)?;
-        infer_sequence(cx, self.direction, self.hidden_size, 2, 5)
+        infer_sequence(cx, self.direction, self.hidden_size, 2, (5, 2))
     }
 
     fn evaluate(&self, inputs: &[Tensor]) -> OpResult<Vec<Tensor>> {
-        let sequences = Sequences::new(inputs, self.direction, 2, self.hidden_size)?;
+        let sequences = Sequences::new(inputs, self.direction, 2, (self.hidden_size, 2))?;
         let cell = Cell::lstm(self.input_forget, self.clip, activation_lists!(self))?;
         let (w, r) = (Projection::floats(&inputs[4])?, Projection::floats(&inputs[5])?);
         run(&sequences, &cell, &w, &r, &inputs[6], present(inputs, 7))
@@ -291,12 +293,12 @@ impl OpRules for LstmSequence {
 impl OpRules for QuantizedLstmSequence {
     fn infer(&self, cx: &InferContext<'_>) -> OpResult<Vec<OutputType>> {
         cx.expect_inputs(12..=12)?;
-        infer_sequence(cx, self.direction, self.hidden_size, 2, 5)
+        infer_sequence(cx, self.direction, self.hidden_size, 2, (5, 1))
     }
 
     fn evaluate(&self, inputs: &[Tensor]) -> OpResult<Vec<Tensor>> {
         op_ensure!(inputs.len() == 12, "has {} inputs, expected 12", inputs.len());
-        let sequences = Sequences::new(inputs, self.direction, 2, self.hidden_size)?;
+        let sequences = Sequences::new(inputs, self.direction, 2, (self.hidden_size, 1))?;
         let cell = Cell::lstm(self.input_forget, self.clip, activation_lists!(self))?;
         let w = Projection::quantized(&inputs[4], &inputs[8], &inputs[9])?;
         let r = Projection::quantized(&inputs[5], &inputs[10], &inputs[11])?;
@@ -307,11 +309,11 @@ impl OpRules for QuantizedLstmSequence {
 impl OpRules for GruSequence {
     fn infer(&self, cx: &InferContext<'_>) -> OpResult<Vec<OutputType>> {
         cx.expect_inputs(6..=6)?;
-        infer_sequence(cx, self.direction, self.hidden_size, 1, 4)
+        infer_sequence(cx, self.direction, self.hidden_size, 1, (4, 2))
     }
 
     fn evaluate(&self, inputs: &[Tensor]) -> OpResult<Vec<Tensor>> {
-        let sequences = Sequences::new(inputs, self.direction, 1, self.hidden_size)?;
+        let sequences = Sequences::new(inputs, self.direction, 1, (self.hidden_size, 2))?;
         let cell = Cell::gru(self.linear_before_reset, self.clip, activation_lists!(self))?;
         let (w, r) = (Projection::floats(&inputs[3])?, Projection::floats(&inputs[4])?);
         run(&sequences, &cell, &w, &r, &inputs[5], None)
@@ -321,11 +323,11 @@ impl OpRules for GruSequence {
 impl OpRules for RnnSequence {
     fn infer(&self, cx: &InferContext<'_>) -> OpResult<Vec<OutputType>> {
         cx.expect_inputs(6..=6)?;
-        infer_sequence(cx, self.direction, self.hidden_size, 1, 4)
+        infer_sequence(cx, self.direction, self.hidden_size, 1, (4, 2))
     }
 
     fn evaluate(&self, inputs: &[Tensor]) -> OpResult<Vec<Tensor>> {
-        let sequences = Sequences::new(inputs, self.direction, 1, self.hidden_size)?;
+        let sequences = Sequences::new(inputs, self.direction, 1, (self.hidden_size, 2))?;
         let cell = Cell::rnn(self.clip, activation_lists!(self))?;
         let (w, r) = (Projection::floats(&inputs[3])?, Projection::floats(&inputs[4])?);
         run(&sequences, &cell, &w, &r, &inputs[5], None)

@@ -8,6 +8,7 @@
 
 mod dot;
 mod finish;
+mod pack;
 pub(crate) mod tile;
 
 pub(crate) use finish::{ByteFinish, Sums, Target};
@@ -45,53 +46,6 @@ impl ByteLayout {
     /// The panels, counting groups of four bytes.
     pub(crate) fn panels(&self) -> PackedLayout {
         self.panels
-    }
-
-    /// Packs what `column(n, …)` writes, the k weights of a column less their zero points, to `out`, with the sum of each column to `sums` and what
-    /// was taken from its weights to `shifts`, if that is not empty.
-    ///
-    /// # Panics
-    /// If a slice is too short or the weights of a column span more than 256 values.
-    pub(crate) fn pack(
-        &self,
-        column: impl Fn(usize, &mut [i32]),
-        out: &mut [i8],
-        sums: &mut [i32],
-        shifts: &mut [i32],
-    ) {
-        let n = self.panels.n();
-        let mut weights = vec![0; self.k];
-        for p in self.panels.all_panels() {
-            let panel = self.panels.panel(p);
-            let packed = &mut out[panel.offset * 4..][..self.panels.k() * panel.width * 4];
-            packed.fill(0);
-            for j in 0..panel.cols {
-                let col = panel.col + j;
-                column(col, &mut weights);
-                let shift = if shifts.is_empty() { 0 } else { shift_of(weights.iter().copied()) };
-                let mut sum = 0i32;
-                for (i, w) in weights.iter().copied().enumerate() {
-                    sum = sum.wrapping_add(w);
-                    packed[((i / 4) * panel.width + j) * 4 + i % 4] =
-                        i8::try_from(w - shift).expect("the weights of a column span 256 values");
-                }
-                sums[col] = sum;
-                if let Some(s) = shifts.get_mut(col) {
-                    *s = shift;
-                }
-            }
-        }
-        debug_assert!(sums.len() >= n);
-    }
-}
-
-/// What is taken from weights so that they fit s8: 0 if they do.
-fn shift_of(weights: impl Iterator<Item = i32>) -> i32 {
-    let (low, high) = weights.fold((0, 0), |(l, h), w| (w.min(l), w.max(h)));
-    if low >= i32::from(i8::MIN) && high <= i32::from(i8::MAX) {
-        0
-    } else {
-        high - i32::from(i8::MAX)
     }
 }
 

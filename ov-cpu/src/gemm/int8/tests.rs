@@ -140,3 +140,35 @@ fn sums_are_finished_in_the_order_that_is_asked_for() {
         }
     }
 }
+
+#[test]
+fn rows_and_columns_pack_alike() {
+    for isa in Isa::available() {
+        for (k, n) in [(1, 1), (4, 8), (7, 16), (33, 31), (64, 48), (5, 113), (0, 3)] {
+            let layout = ByteLayout::new(isa, k, n);
+            // Columns of unsigned bytes less a zero point of their own: some need a shift, some do not.
+            let weights: Vec<i32> = bytes(k * n, 5)
+                .iter()
+                .enumerate()
+                .map(|(i, b)| i32::from(*b) - if (i % n) % 2 == 0 { 128 } else { 90 })
+                .collect();
+            let pack = |by_rows: bool| {
+                let (mut out, mut sums, mut shifts) =
+                    (vec![9; layout.len()], vec![9; n], vec![9; n]);
+                if by_rows {
+                    let row = |i: usize, columns: std::ops::Range<usize>, line: &mut [i32]| {
+                        line.copy_from_slice(&weights[i * n..][columns]);
+                    };
+                    layout.pack_rows(row, &mut out, &mut sums, &mut shifts);
+                } else {
+                    let column = |j: usize, column: &mut [i32]| {
+                        column.iter_mut().enumerate().for_each(|(i, v)| *v = weights[i * n + j]);
+                    };
+                    layout.pack(column, &mut out, &mut sums, &mut shifts);
+                }
+                (out, sums, shifts)
+            };
+            assert_eq!(pack(true), pack(false), "{isa} {k} {n}");
+        }
+    }
+}

@@ -57,29 +57,51 @@ impl BytePacking {
         sums: &mut [i32],
         shifts: &mut [i32],
     ) {
-        let (c, n) = (self.channels, self.outputs);
+        let c = self.channels;
+        self.each_group(out, sums, shifts, |g, out, sums, shifts| {
+            let column = |j: usize, column: &mut [i32]| {
+                let output = g * self.outputs + j;
+                for channel in 0..c {
+                    for tap in 0..self.taps {
+                        let at =
+                            if self.planar { channel * self.taps + tap } else { tap * c + channel };
+                        column[at] = weight(output, channel, tap);
+                    }
+                }
+            };
+            self.layout.pack(column, out, sums, shifts);
+        });
+    }
+
+    /// Packs matrices `[channels, outputs]` of one tap: `row(group, channel, outputs, …)` writes the weights of these
+    /// outputs; see [`ByteLayout::pack_rows`].
+    pub(crate) fn pack_rows(
+        &self,
+        row: impl Fn(usize, usize, Range<usize>, &mut [i32]),
+        out: &mut [i8],
+        sums: &mut [i32],
+        shifts: &mut [i32],
+    ) {
+        debug_assert_eq!(self.taps, 1);
+        self.each_group(out, sums, shifts, |g, out, sums, shifts| {
+            self.layout.pack_rows(|k, columns, line| row(g, k, columns, line), out, sums, shifts);
+        });
+    }
+
+    /// Calls `pack` with each group and what is written for it.
+    fn each_group(
+        &self,
+        out: &mut [i8],
+        sums: &mut [i32],
+        shifts: &mut [i32],
+        pack: impl Fn(usize, &mut [i8], &mut [i32], &mut [i32]),
+    ) {
         for g in 0..self.groups {
-            let columns = g * n..(g + 1) * n;
+            let columns = g * self.outputs..(g + 1) * self.outputs;
             let shifts =
                 if shifts.is_empty() { &mut shifts[..] } else { &mut shifts[columns.clone()] };
-            self.layout.pack(
-                |j, column| {
-                    let output = g * n + j;
-                    for channel in 0..c {
-                        for tap in 0..self.taps {
-                            let at = if self.planar {
-                                channel * self.taps + tap
-                            } else {
-                                tap * c + channel
-                            };
-                            column[at] = weight(output, channel, tap);
-                        }
-                    }
-                },
-                &mut out[g * self.layout.len()..][..self.layout.len()],
-                &mut sums[columns],
-                shifts,
-            );
+            let out = &mut out[g * self.layout.len()..][..self.layout.len()];
+            pack(g, out, &mut sums[columns], shifts);
         }
     }
 }

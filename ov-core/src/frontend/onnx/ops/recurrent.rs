@@ -98,32 +98,34 @@ fn common(cx: &NodeContext<'_, '_>, defaults: &[&str]) -> Result<Common, Convert
     })
 }
 
-/// Blocks of axis 1 in another order: block `i` of the result is block `order[i]`.
-fn reorder_constant(tensor: &Tensor, order: &[usize]) -> OpResult<Tensor> {
-    let tensor = tensor.to_contiguous();
-    let shape = tensor.shape().clone();
+/// Blocks along an axis in another order: block `i` of the result is block `order[i]`.
+fn reorder_constant(tensor: &Tensor, axis: usize, order: &[usize]) -> OpResult<Tensor> {
+    let (tensor, shape) = (tensor.to_contiguous(), tensor.shape().clone());
     op_ensure!(
-        shape.rank() >= 2 && shape[1].is_multiple_of(order.len()),
-        "weights have shape {shape}, expected {} blocks along axis 1",
+        shape.rank() > axis && shape[axis].is_multiple_of(order.len()),
+        "weights have shape {shape}, expected {} blocks along axis {axis}",
         order.len()
     );
-    let parts = shape[0].saturating_mul(order.len());
-    if parts == 0 || tensor.bytes().len() < parts {
+    let from = tensor.unaligned_bytes();
+    let parts = shape[..axis].iter().product::<usize>().saturating_mul(order.len());
+    let block = from.len().checked_div(parts).unwrap_or(0);
+    if block == 0 {
         return Ok(tensor);
     }
-    let block = tensor.bytes().len() / parts;
-    let mut bytes = Vec::with_capacity(tensor.bytes().len());
-    for direction in tensor.bytes().chunks_exact(block * order.len()) {
-        for from in order {
-            bytes.extend_from_slice(&direction[from * block..][..block]);
+    let mut reordered = Tensor::zeros(tensor.element_type(), shape)?;
+    let all = block * order.len();
+    let rows = reordered.bytes_mut()?.chunks_exact_mut(all);
+    for (from, to) in from.chunks_exact(all).zip(rows) {
+        for (source, to) in order.iter().zip(to.chunks_exact_mut(block)) {
+            to.copy_from_slice(&from[source * block..][..block]);
         }
     }
-    Ok(Tensor::from_bytes(tensor.element_type(), shape, &bytes)?)
+    Ok(reordered)
 }
 
 fn reorder(cx: &mut NodeContext<'_, '_>, value: Value, order: &[usize]) -> Result<Value, ConvertError> {
     if let Some(tensor) = cx.constant_value(value) {
-        let reordered = reorder_constant(&tensor, order)?;
+        let reordered = reorder_constant(&tensor, 1, order)?;
         return Ok(cx.constant(reordered));
     }
     let n = order.len();
@@ -324,34 +326,14 @@ fn constant(cx: &NodeContext<'_, '_>, index: usize) -> Result<Tensor, ConvertErr
     })
 }
 
-/// 8-bit weights `[directions, columns, rows]` as `[directions, rows, columns]`, with the blocks of rows in another order.
-fn rows_of_gates(weights: &Tensor, order: &[usize]) -> OpResult<Tensor> {
-    /// Bytes of a line of memory, so that each is read once.
-    const TILE: usize = 64;
+/// 8-bit weights `[directions, columns, gates]` with their gates in the operator's order.
+fn byte_gates(weights: &Tensor) -> OpResult<Tensor> {
     let (ty, shape) = (weights.element_type(), weights.shape());
     op_ensure!(
-        weights.rank() == 3 && ty.bits() == 8 && shape[2].is_multiple_of(order.len()),
-        "weights are {ty}{shape}, expected 8-bit of rank 3 with {} blocks of rows",
-        order.len()
+        ty.bits() == 8 && weights.rank() == 3,
+        "weights are {ty}{shape}, expected 8-bit of rank 3"
     );
-    let ([columns, rows], block) = ([shape[1], shape[2]], shape[2] / order.len());
-    let weights = weights.to_contiguous();
-    let mut bytes = vec![0; weights.bytes().len()];
-    let matrix = (columns * rows).max(1);
-    for (from, to) in weights.bytes().chunks_exact(matrix).zip(bytes.chunks_exact_mut(matrix)) {
-        for (gate, &source) in order.iter().enumerate() {
-            for first in (0..columns).step_by(TILE) {
-                for row in 0..block {
-                    let line = &mut to[(gate * block + row) * columns..][..columns];
-                    let from = &from[source * block + row..];
-                    for (c, y) in line.iter_mut().enumerate().skip(first).take(TILE) {
-                        *y = from[c * rows];
-                    }
-                }
-            }
-        }
-    }
-    Ok(Tensor::from_bytes(ty, [shape[0], rows, columns], &bytes)?)
+    reorder_constant(weights, 2, LSTM_GATES)
 }
 
 /// Scales or zero points, with gates reordered when there is one per row.
@@ -361,14 +343,14 @@ fn per_gate(cx: &NodeContext<'_, '_>, index: usize) -> Result<Tensor, ConvertErr
     }
     let tensor = constant(cx, index)?;
     let per_row = tensor.rank() == 2 && tensor.shape()[1] > 1;
-    Ok(if per_row { reorder_constant(&tensor, LSTM_GATES)? } else { tensor })
+    Ok(if per_row { reorder_constant(&tensor, 1, LSTM_GATES)? } else { tensor })
 }
 
 fn dynamic_quantize_lstm(cx: &mut NodeContext<'_, '_>) -> ConvertResult {
     let mut common = common(cx, &["Sigmoid", "Tanh", "Tanh"])?;
     let (w, r) = (constant(cx, 1)?, constant(cx, 2)?);
-    let (w, r) = (rows_of_gates(&w, LSTM_GATES)?, rows_of_gates(&r, LSTM_GATES)?);
-    common.hidden_size = r.shape()[2] as i64;
+    let (w, r) = (byte_gates(&w)?, byte_gates(&r)?);
+    common.hidden_size = r.shape()[1] as i64;
     let b = bias(cx, 4, &common, false)?;
     let peepholes = match cx.optional_input(7) {
         Some(p) => reorder(cx, p, LSTM_PEEPHOLES)?,
