@@ -235,7 +235,7 @@ fn tiles(isa: Isa, g: &Gemm<'_>) -> &'static Tiles {
         return Tiles::of_bf16(isa)
             .expect("products of bf16 are chosen where there are tiles for them");
     }
-    Tiles::of(isa)
+    Tiles::of(isa, g.layout.k())
 }
 
 fn check_epilogue(e: &Epilogue<'_>, n: usize) {

@@ -5,7 +5,7 @@
 )]
 #![allow(unsafe_code, reason = "micro-kernels on raw pointers, compiled per instruction-set level")]
 
-use std::{mem, ptr};
+use std::{mem, ops::Range, ptr};
 
 use crate::simd::Isa;
 use crate::simd::lanes::{Portable, Simd};
@@ -130,20 +130,21 @@ pub(crate) struct Tiles {
 }
 
 impl Tiles {
-    /// The tiles of `isa`.
+    /// The tiles of `isa` for rows of `k` elements.
     #[inline]
-    pub(crate) fn of(isa: Isa) -> &'static Self {
+    pub(crate) fn of(isa: Isa, k: usize) -> &'static Self {
+        let long = usize::from(k >= LONG);
         #[cfg(target_arch = "x86_64")]
         {
             if isa.has_avx512() {
-                return &AVX512;
+                return &AVX512[long];
             }
             if isa.has_avx2() {
-                return &AVX2;
+                return &AVX2[long];
             }
         }
         let _ = isa;
-        &PORTABLE
+        &PORTABLE[long]
     }
 
     /// The tiles of `isa` for elements that are pairs of bf16, where it has such.
@@ -181,6 +182,13 @@ macro_rules! unroll {
 
 pub(crate) use unroll;
 
+/// Products that a tile of long rows sums in registers before it adds them to those before: the rounding error of a sum
+/// grows with its length (Higham, "The accuracy of floating point summation", 1993), and an addition in memory once in
+/// this many costs about one per cent.
+const PART: usize = 768;
+/// Rows from this length on are summed in parts.
+const LONG: usize = 1024;
+
 /// `KU` sets of accumulators take turns over k, so that tiles of few rows are not bound by the
 /// latency of FMA.
 #[inline(always)]
@@ -198,32 +206,105 @@ unsafe fn tile_body<S: Simd, P: Product<S>, const MR: usize, const NV: usize, co
             let segment = *t.segments.add(g);
             let mut a = [ptr::null::<f32>(); MR];
             unroll!(r < MR, a[r] = *t.a.add(g * MR + r));
-            let mut b = t.b.add(segment.start * width);
-            let mut i = 0;
-            while i + 4 <= segment.len {
-                step::<S, P, MR, NV>(s, &a, i, b, &mut acc[0]);
-                step::<S, P, MR, NV>(s, &a, i + 1, b.add(width), &mut acc[1 % KU]);
-                step::<S, P, MR, NV>(s, &a, i + 2, b.add(2 * width), &mut acc[2 % KU]);
-                step::<S, P, MR, NV>(s, &a, i + 3, b.add(3 * width), &mut acc[3 % KU]);
-                b = b.add(4 * width);
-                i += 4;
-            }
-            while i < segment.len {
-                step::<S, P, MR, NV>(s, &a, i, b, &mut acc[0]);
-                b = b.add(width);
-                i += 1;
+            let b = t.b.add(segment.start * width);
+            steps::<S, P, MR, NV, KU>(s, &a, 0..segment.len, b, &mut acc);
+        }
+        fold(s, &mut acc);
+        put(s, t, &acc[0]);
+    }
+}
+
+/// [`tile_body`] with sums in parts of about [`PART`] products.
+#[inline(always)]
+unsafe fn long_body<S: Simd, P: Product<S>, const MR: usize, const NV: usize, const KU: usize>(
+    s: S,
+    t: &Tile,
+) {
+    let width = NV * S::LEN;
+    // SAFETY: as in `tile_body`.
+    unsafe {
+        let mut total: [[S::F; NV]; MR] = mem::zeroed();
+        let mut acc: [[[S::F; NV]; MR]; KU] = mem::zeroed();
+        let mut summed = 0;
+        for g in 0..t.n_segments {
+            let segment = *t.segments.add(g);
+            let mut a = [ptr::null::<f32>(); MR];
+            unroll!(r < MR, a[r] = *t.a.add(g * MR + r));
+            let mut from = 0;
+            while from < segment.len {
+                if summed >= PART {
+                    fold(s, &mut acc);
+                    unroll!(
+                        r < MR,
+                        unroll!(v < NV, total[r][v] = s.add(total[r][v], acc[0][r][v]))
+                    );
+                    acc = mem::zeroed();
+                    summed = 0;
+                }
+                let to = segment.len.min(from + PART);
+                let b = t.b.add((segment.start + from) * width);
+                steps::<S, P, MR, NV, KU>(s, &a, from..to, b, &mut acc);
+                summed += to - from;
+                from = to;
             }
         }
-        unroll!(
-            u < KU,
-            if u > 0 {
-                unroll!(r < MR, unroll!(v < NV, acc[0][r][v] = s.add(acc[0][r][v], acc[u][r][v])));
-            }
-        );
-        if t.cols == width {
-            store::<S, MR, NV, true>(s, t, &acc[0]);
+        fold(s, &mut acc);
+        unroll!(r < MR, unroll!(v < NV, acc[0][r][v] = s.add(total[r][v], acc[0][r][v])));
+        put(s, t, &acc[0]);
+    }
+}
+
+/// The products of elements `range` of each row with the rows of the panel from `b` on.
+#[inline(always)]
+unsafe fn steps<S: Simd, P: Product<S>, const MR: usize, const NV: usize, const KU: usize>(
+    s: S,
+    a: &[*const f32; MR],
+    range: Range<usize>,
+    mut b: *const f32,
+    acc: &mut [[[S::F; NV]; MR]; KU],
+) {
+    let width = NV * S::LEN;
+    let Range { start: mut i, end } = range;
+    // SAFETY: the elements of `range` and as many rows of the panel are readable, by the caller.
+    unsafe {
+        while i + 4 <= end {
+            step::<S, P, MR, NV>(s, a, i, b, &mut acc[0]);
+            step::<S, P, MR, NV>(s, a, i + 1, b.add(width), &mut acc[1 % KU]);
+            step::<S, P, MR, NV>(s, a, i + 2, b.add(2 * width), &mut acc[2 % KU]);
+            step::<S, P, MR, NV>(s, a, i + 3, b.add(3 * width), &mut acc[3 % KU]);
+            b = b.add(4 * width);
+            i += 4;
+        }
+        while i < end {
+            step::<S, P, MR, NV>(s, a, i, b, &mut acc[0]);
+            b = b.add(width);
+            i += 1;
+        }
+    }
+}
+
+/// Adds every set of accumulators to the first.
+#[inline(always)]
+fn fold<S: Simd, const MR: usize, const NV: usize, const KU: usize>(
+    s: S,
+    acc: &mut [[[S::F; NV]; MR]; KU],
+) {
+    unroll!(
+        u < KU,
+        if u > 0 {
+            unroll!(r < MR, unroll!(v < NV, acc[0][r][v] = s.add(acc[0][r][v], acc[u][r][v])));
+        }
+    );
+}
+
+#[inline(always)]
+unsafe fn put<S: Simd, const MR: usize, const NV: usize>(s: S, t: &Tile, acc: &[[S::F; NV]; MR]) {
+    // SAFETY: passed on from the caller; `FULL` where the columns are the whole width.
+    unsafe {
+        if t.cols == NV * S::LEN {
+            store::<S, MR, NV, true>(s, t, acc);
         } else {
-            store::<S, MR, NV, false>(s, t, &acc[0]);
+            store::<S, MR, NV, false>(s, t, acc);
         }
     }
 }
@@ -306,6 +387,14 @@ unsafe fn tile_avx512<const MR: usize, const NV: usize, const KU: usize>(t: &Til
 }
 
 #[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+#[inline(never)]
+unsafe fn tile_avx512_long<const MR: usize, const NV: usize, const KU: usize>(t: &Tile) {
+    // SAFETY: as in `tile_avx512`.
+    unsafe { long_body::<_, OfF32, MR, NV, KU>(Avx512::new_unchecked(), t) }
+}
+
+#[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma")]
 #[inline(never)]
 unsafe fn tile_avx512_bf16<const MR: usize, const NV: usize, const KU: usize>(t: &Tile) {
@@ -321,10 +410,24 @@ unsafe fn tile_avx2<const MR: usize, const NV: usize, const KU: usize>(t: &Tile)
     unsafe { tile_body::<_, OfF32, MR, NV, KU>(Avx2::new_unchecked(), t) }
 }
 
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma")]
+#[inline(never)]
+unsafe fn tile_avx2_long<const MR: usize, const NV: usize, const KU: usize>(t: &Tile) {
+    // SAFETY: as in `tile_avx512`.
+    unsafe { long_body::<_, OfF32, MR, NV, KU>(Avx2::new_unchecked(), t) }
+}
+
 #[inline(never)]
 unsafe fn tile_portable<const MR: usize, const NV: usize, const KU: usize>(t: &Tile) {
     // SAFETY: the tile is valid, by the contract of `TileFn`.
     unsafe { tile_body::<_, OfF32, MR, NV, KU>(Portable, t) }
+}
+
+#[inline(never)]
+unsafe fn tile_portable_long<const MR: usize, const NV: usize, const KU: usize>(t: &Tile) {
+    // SAFETY: the tile is valid, by the contract of `TileFn`.
+    unsafe { long_body::<_, OfF32, MR, NV, KU>(Portable, t) }
 }
 
 macro_rules! tiles {
@@ -334,14 +437,21 @@ macro_rules! tiles {
 }
 
 #[cfg(target_arch = "x86_64")]
-static AVX512: Tiles = Tiles {
-    lanes: 16,
-    by_vectors: [
-        tiles!(tile_avx512, 1: 1 * 4, 2 * 4, 3 * 4, 4 * 2, 5 * 2, 6 * 2, 7 * 2, 8 * 1, 9 * 1, 10 * 1, 11 * 1, 12 * 1),
-        tiles!(tile_avx512, 2: 1 * 4, 2 * 4, 3 * 2, 4 * 2, 5 * 1, 6 * 1, 7 * 1, 8 * 1, 9 * 1, 10 * 1, 11 * 1, 12 * 1),
-        tiles!(tile_avx512, 3: 1 * 4, 2 * 2, 3 * 2, 4 * 1, 5 * 1, 6 * 1, 7 * 1, 8 * 1, 9 * 1),
-    ],
-};
+macro_rules! avx512_tiles {
+    ($f:ident) => {
+        Tiles {
+            lanes: 16,
+            by_vectors: [
+                tiles!($f, 1: 1 * 4, 2 * 4, 3 * 4, 4 * 2, 5 * 2, 6 * 2, 7 * 2, 8 * 1, 9 * 1, 10 * 1, 11 * 1, 12 * 1),
+                tiles!($f, 2: 1 * 4, 2 * 4, 3 * 2, 4 * 2, 5 * 1, 6 * 1, 7 * 1, 8 * 1, 9 * 1, 10 * 1, 11 * 1, 12 * 1),
+                tiles!($f, 3: 1 * 4, 2 * 2, 3 * 2, 4 * 1, 5 * 1, 6 * 1, 7 * 1, 8 * 1, 9 * 1),
+            ],
+        }
+    };
+}
+
+#[cfg(target_arch = "x86_64")]
+static AVX512: [Tiles; 2] = [avx512_tiles!(tile_avx512), avx512_tiles!(tile_avx512_long)];
 
 #[cfg(target_arch = "x86_64")]
 static AVX512_BF16: Tiles = Tiles {
@@ -354,16 +464,29 @@ static AVX512_BF16: Tiles = Tiles {
 };
 
 #[cfg(target_arch = "x86_64")]
-static AVX2: Tiles = Tiles {
-    lanes: 8,
-    by_vectors: [
-        tiles!(tile_avx2, 1: 1 * 4, 2 * 4, 3 * 2, 4 * 2, 5 * 2, 6 * 2),
-        tiles!(tile_avx2, 2: 1 * 4, 2 * 2, 3 * 2, 4 * 1, 5 * 1, 6 * 1),
-        &[],
-    ],
-};
+macro_rules! avx2_tiles {
+    ($f:ident) => {
+        Tiles {
+            lanes: 8,
+            by_vectors: [
+                tiles!($f, 1: 1 * 4, 2 * 4, 3 * 2, 4 * 2, 5 * 2, 6 * 2),
+                tiles!($f, 2: 1 * 4, 2 * 2, 3 * 2, 4 * 1, 5 * 1, 6 * 1),
+                &[],
+            ],
+        }
+    };
+}
 
-static PORTABLE: Tiles = Tiles {
-    lanes: 8,
-    by_vectors: [tiles!(tile_portable, 1: 1 * 4, 2 * 2, 3 * 1, 4 * 1), &[], &[]],
-};
+#[cfg(target_arch = "x86_64")]
+static AVX2: [Tiles; 2] = [avx2_tiles!(tile_avx2), avx2_tiles!(tile_avx2_long)];
+
+macro_rules! portable_tiles {
+    ($f:ident) => {
+        Tiles {
+            lanes: 8,
+            by_vectors: [tiles!($f, 1: 1 * 4, 2 * 2, 3 * 1, 4 * 1), &[], &[]],
+        }
+    };
+}
+
+static PORTABLE: [Tiles; 2] = [portable_tiles!(tile_portable), portable_tiles!(tile_portable_long)];

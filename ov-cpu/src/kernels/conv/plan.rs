@@ -116,7 +116,7 @@ impl Conv {
             other => other,
         };
         let layout = weights.layout();
-        let max_rows = Tiles::of(isa).of_width(layout.width()).len();
+        let max_rows = Tiles::of(isa, layout.k()).of_width(layout.width()).len();
         let [d, h, w] = geometry.output;
         let pixels = batch * d * h * w;
         let joined = weights.pixels();
@@ -335,7 +335,7 @@ impl Conv {
         let weights = &args.weights[group * layout.len()..(group + 1) * layout.len()];
         for p in panels {
             let panel = layout.panel(p);
-            let kernels = Tiles::of(self.isa).of_width(panel.width);
+            let kernels = Tiles::of(self.isa, layout.k()).of_width(panel.width);
             let col = group * layout.n() + panel.col;
             let b = &weights[panel.offset..panel.offset + layout.k() * panel.width];
             for t in &table.tiles[..table.len] {

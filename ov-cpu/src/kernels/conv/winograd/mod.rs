@@ -254,7 +254,7 @@ impl Winograd {
         let grid = [0, 1].map(|d| tiles_along(p.output[d + 1], size[d], p.dilation[d + 1]));
         let tiles = p.batch * grid[0] * grid[1];
         let per_tile = 4 * weights.products() * (p.channels + layout.width());
-        let rows = Tiles::of(isa).of_width(layout.width()).len();
+        let rows = Tiles::of(isa, layout.k()).of_width(layout.width()).len();
         let most = MAX_BLOCK * 36 / weights.products();
         let room = (BLOCK_BYTES / per_tile / rows * rows).clamp(rows, most.max(rows));
         let blocks = tiles.div_ceil(room).max(1);
@@ -354,7 +354,7 @@ impl Winograd {
     ) {
         let layout = self.weights.layout;
         let panel = layout.panel(p);
-        let kernels = Tiles::of(self.isa).of_width(panel.width);
+        let kernels = Tiles::of(self.isa, layout.k()).of_width(panel.width);
         let segment = Segment { start: 0, len: layout.k() };
         for x in 0..self.weights.products() {
             let start = x * layout.len() + panel.offset;
