@@ -40,7 +40,7 @@ pub struct ReduceShape {
 const COLS: usize = 64;
 
 /// Elements after which a partial sum is put aside, to bound the rounding error of long axes.
-const BLOCK: usize = 256;
+const BLOCK: usize = 64;
 
 impl ReduceShape {
     /// Work items: rows where `inner` is 1, else blocks of 64 columns.
@@ -219,9 +219,9 @@ fn with<S: Simd, K: Step>(
     range: Range<usize>,
 ) {
     let ReduceShape { axis, inner, .. } = *shape;
-    let scale = s.splat(1.0 / axis as f32);
+    let count = s.splat(axis as f32);
     let finish = |a: S::F| match op {
-        ReduceOp::Mean if axis > 0 => s.mul(a, scale),
+        ReduceOp::Mean if axis > 0 => s.div(a, count),
         ReduceOp::Mean => s.splat(f32::NAN),
         ReduceOp::L2 => s.sqrt(a),
         _ => a,
