@@ -23,12 +23,15 @@ impl Encoder {
         op.clone_box().visit_attributes(writer).map_err(|e| encoding(op, e))
     }
 
-    /// Writes the attributes of an operator but not its bodies, for [`Decoder::attributes`].
+    /// Writes the attributes of an operator but not the bodies that are programs of their own (those of
+    /// [`control_flow::bodies`](crate::op::control_flow::bodies)), for [`Decoder::attributes`].
     ///
     /// # Errors
     /// None for operators made with [`define_op!`](crate::define_op).
     pub fn attributes(&mut self, op: &dyn Op) -> Result<()> {
-        let writer = &mut Writer { to: self, bodies: Bodies::Elsewhere };
+        let apart = !op::control_flow::bodies(op).is_empty();
+        let bodies = if apart { Bodies::Elsewhere } else { Bodies::Here };
+        let writer = &mut Writer { to: self, bodies };
         op.clone_box().visit_attributes(writer).map_err(|e| encoding(op, e))
     }
 
@@ -120,7 +123,8 @@ impl Decoder<'_> {
     /// When the bytes are damaged or the operator has more bodies.
     pub fn attributes(&mut self, op: &mut dyn Op, bodies: Vec<Model>) -> Result<()> {
         let kind = op.kind();
-        let bodies = Some(bodies.into_iter());
+        let apart = !op::control_flow::bodies(op).is_empty();
+        let bodies = apart.then(|| bodies.into_iter());
         op.visit_attributes(&mut Reader { from: self, depth: MAX_DEPTH, bodies })
             .map_err(|e| failed("decoding an operator", format_args!("attributes of {kind}"), e))
     }

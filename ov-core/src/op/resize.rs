@@ -138,12 +138,18 @@ interpolate_op! {
 }
 
 /// One axis to resize.
-struct AxisPlan {
-    axis: usize,
-    input: usize,
-    output: usize,
-    scale: f64,
-    region: (f64, f64),
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ResizedAxis {
+    /// The axis.
+    pub axis: usize,
+    /// Its extent in the input, padding included.
+    pub input: usize,
+    /// Its extent in the output.
+    pub output: usize,
+    /// Ratio of output to input extent, as given: the extents may be rounded.
+    pub scale: f64,
+    /// Start and end of the region in units of the input's extent less one.
+    pub region: (f64, f64),
 }
 
 /// `floor(extent × scale)` in `f32`, as exporters compute it.
@@ -173,7 +179,7 @@ impl Interpolate {
     }
 
     /// Position of output `x` in the input; `None` outside the region's input.
-    fn coordinate(&self, x: f64, plan: &AxisPlan) -> Option<f64> {
+    fn coordinate(&self, x: f64, plan: &ResizedAxis) -> Option<f64> {
         let (n, m) = (plan.input as f64, plan.output as f64);
         let real = n * plan.scale;
         let half_pixel = (x + 0.5) / plan.scale - 0.5;
@@ -202,7 +208,7 @@ impl Interpolate {
         })
     }
 
-    fn nearest(&self, x: f64, plan: &AxisPlan) -> usize {
+    fn nearest(&self, x: f64, plan: &ResizedAxis) -> usize {
         let index = match self.nearest_mode {
             NearestMode::RoundPreferFloor => (x - 0.5).ceil(),
             NearestMode::RoundPreferCeil => (x + 0.5).floor(),
@@ -215,7 +221,7 @@ impl Interpolate {
     }
 
     /// Input elements and their weights for output `x`; none outside the region's input.
-    fn taps(&self, x: usize, plan: &AxisPlan, taps: &mut Vec<(usize, f64)>) {
+    fn taps(&self, x: usize, plan: &ResizedAxis, taps: &mut Vec<(usize, f64)>) {
         taps.clear();
         let pillow = matches!(self.mode, InterpolateMode::BilinearPillow | InterpolateMode::BicubicPillow);
         let cubic = matches!(self.mode, InterpolateMode::Cubic | InterpolateMode::BicubicPillow);
@@ -247,7 +253,12 @@ impl Interpolate {
         }
     }
 
-    fn plans(&self, shape: &[usize], inputs: &[Tensor]) -> OpResult<Vec<AxisPlan>> {
+    /// The axes that are resized of data of `shape` (padding included); of the inputs only those behind the data are
+    /// read.
+    ///
+    /// # Errors
+    /// When sizes, scales, axes or region do not suit the shape.
+    pub fn resized_axes(&self, shape: &[usize], inputs: &[Tensor]) -> OpResult<Vec<ResizedAxis>> {
         let axes = match present(inputs, 2) {
             Some(axes) => axes.to_i64_vec()?,
             None => (0..shape.len() as i64).collect(),
@@ -277,7 +288,7 @@ impl Interpolate {
             None => [vec![0.0; axes.len()], vec![1.0; axes.len()]].concat(),
         };
         Ok((0..axes.len())
-            .map(|i| AxisPlan {
+            .map(|i| ResizedAxis {
                 axis: axes[i],
                 input: extents[i],
                 output: results[i].0,
@@ -287,7 +298,9 @@ impl Interpolate {
             .collect())
     }
 
-    fn is_identity(&self, plan: &AxisPlan) -> bool {
+    /// Whether resizing the axis changes nothing.
+    #[must_use]
+    pub fn is_identity(&self, plan: &ResizedAxis) -> bool {
         plan.input == plan.output
             && plan.scale == 1.0
             && self.coordinate_transformation_mode != CoordinateMode::TfCropAndResize
@@ -360,7 +373,7 @@ impl OpRules for Interpolate {
             let padded = [data, Tensor::from_i64s(&begin), Tensor::from_i64s(&end)];
             data = OpRules::evaluate(&Pad::default(), &padded)?.remove(0);
         }
-        let plans = self.plans(data.shape(), inputs)?;
+        let plans = self.resized_axes(data.shape(), inputs)?;
         let mut shape = data.shape().clone();
         for plan in &plans {
             shape.dims_mut()[plan.axis] = plan.output;
@@ -412,7 +425,9 @@ impl OpRules for Interpolate {
 }
 
 impl Interpolate4 {
-    fn newer(&self) -> Interpolate {
+    /// The same as version 11.
+    #[must_use]
+    pub fn newer(&self) -> Interpolate {
         Interpolate {
             mode: self.mode,
             shape_calculation_mode: self.shape_calculation_mode,
@@ -427,7 +442,8 @@ impl Interpolate4 {
     }
 
     /// Positions of the inputs of version 11 among those of version 4.
-    fn order(&self) -> [usize; 3] {
+    #[must_use]
+    pub fn order(&self) -> [usize; 3] {
         [0, if self.shape_calculation_mode == ShapeCalculation::Sizes { 1 } else { 2 }, 3]
     }
 }

@@ -7,7 +7,7 @@ use super::{
     movement::{signed_strides, strided_copy},
     normalize_axis, present,
 };
-use crate::tensor::{Dimension, PartialShape, Tensor};
+use crate::tensor::{Dimension, PartialShape, Shape, Tensor};
 
 define_op! {
     /// Elements `start, start + step, …` before `stop` along some axes; inputs data, start, stop, step, axes.
@@ -110,25 +110,56 @@ impl OpRules for Slice {
     }
 
     fn evaluate(&self, inputs: &[Tensor]) -> OpResult<Vec<Tensor>> {
-        let data = &inputs[0];
         let axes = present(inputs, 4).map(Tensor::to_i64_vec).transpose()?;
-        let bounds = bounds(
-            data.rank(),
+        let part = Self::part(
+            inputs[0].shape(),
             &inputs[1].to_i64_vec()?,
             &inputs[2].to_i64_vec()?,
             &inputs[3].to_i64_vec()?,
             axes.as_deref(),
         )?;
-        let mut shape = data.shape().clone();
-        let mut strides = signed_strides(data.shape());
-        let mut offset = 0;
-        for (axis, start, stop, step) in bounds {
+        part.copied(&inputs[0])
+    }
+}
+
+/// The part of a dense row-major tensor that a slice takes: element `i` is element `offset + Σ i[a] strides[a]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SlicedPart {
+    /// Its shape.
+    pub shape: Vec<usize>,
+    /// Strides in elements of the tensor; negative ones run backwards.
+    pub strides: Vec<isize>,
+    /// Its first element.
+    pub offset: usize,
+}
+
+impl SlicedPart {
+    fn copied(&self, data: &Tensor) -> OpResult<Vec<Tensor>> {
+        Ok(vec![strided_copy(data, &self.shape, self.offset, &self.strides)?])
+    }
+}
+
+impl Slice {
+    /// What the operator takes of a tensor of `shape` for these values of its inputs.
+    ///
+    /// # Errors
+    /// When the values do not suit the shape.
+    pub fn part(
+        shape: &Shape,
+        start: &[i64],
+        stop: &[i64],
+        step: &[i64],
+        axes: Option<&[i64]>,
+    ) -> OpResult<SlicedPart> {
+        let mut part =
+            SlicedPart { shape: shape.to_vec(), strides: signed_strides(shape).to_vec(), offset: 0 };
+        for (axis, start, stop, step) in bounds(shape.rank(), start, stop, step, axes)? {
             let (first, count) = cut_range(start, stop, step, shape[axis])?;
-            shape.dims_mut()[axis] = count;
-            offset += if count > 0 { first * strides[axis].unsigned_abs() } else { 0 };
-            strides[axis] = if count > 1 { strides[axis] * step as isize } else { 0 };
+            part.shape[axis] = count;
+            part.offset += if count > 0 { first * part.strides[axis].unsigned_abs() } else { 0 };
+            part.strides[axis] = if count > 1 { part.strides[axis] * step as isize } else { 0 };
         }
-        Ok(vec![strided_copy(data, &shape, offset, &strides)?])
+        Ok(part)
     }
 }
 
@@ -250,21 +281,36 @@ impl OpRules for StridedSlice {
     }
 
     fn evaluate(&self, inputs: &[Tensor]) -> OpResult<Vec<Tensor>> {
-        let data = &inputs[0];
         let steps = present(inputs, 3).map(Tensor::to_i64_vec).transpose()?;
-        let parts = self.parts(
-            data.rank(),
-            &inputs[1].to_i64_vec()?,
-            &inputs[2].to_i64_vec()?,
-            steps.as_deref(),
-        )?;
-        let own = signed_strides(data.shape());
-        let mut axes = data.shape().iter().zip(own);
-        let (mut shape, mut strides, mut offset) = (Vec::new(), Vec::new(), 0);
+        let (begin, end) = (inputs[1].to_i64_vec()?, inputs[2].to_i64_vec()?);
+        self.part(inputs[0].shape(), &begin, &end, steps.as_deref())?.copied(&inputs[0])
+    }
+}
+
+impl StridedSlice {
+    /// What the operator takes of a tensor of `shape` for these values of its inputs.
+    ///
+    /// # Errors
+    /// When the values do not suit the shape.
+    pub fn part(
+        &self,
+        shape: &Shape,
+        begin: &[i64],
+        end: &[i64],
+        strides: Option<&[i64]>,
+    ) -> OpResult<SlicedPart> {
+        let parts = self.parts(shape.rank(), begin, end, strides)?;
+        let own = signed_strides(shape);
+        let mut axes = shape.iter().zip(own);
+        let mut taken = SlicedPart { shape: Vec::new(), strides: Vec::new(), offset: 0 };
+        let mut push = |extent, stride| {
+            taken.shape.push(extent);
+            taken.strides.push(stride);
+        };
+        let mut offset = 0;
         for part in parts {
             if let Part::New = part {
-                shape.push(1);
-                strides.push(0);
+                push(1, 0);
                 continue;
             }
             let (extent, stride) = axes.next().unwrap_or((&1, 0));
@@ -273,16 +319,13 @@ impl OpRules for StridedSlice {
                 Part::Range(start, stop, step) => {
                     let (first, count) = cut_range(start, stop, step, *extent)?;
                     offset += if count > 0 { first * stride.unsigned_abs() } else { 0 };
-                    shape.push(count);
-                    strides.push(if count > 1 { stride * step as isize } else { 0 });
+                    push(count, if count > 1 { stride * step as isize } else { 0 });
                 }
-                Part::Whole | Part::New => {
-                    shape.push(*extent);
-                    strides.push(stride);
-                }
+                Part::Whole | Part::New => push(*extent, stride),
             }
         }
-        Ok(vec![strided_copy(data, &shape, offset, &strides)?])
+        taken.offset = offset;
+        Ok(taken)
     }
 }
 

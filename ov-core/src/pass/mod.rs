@@ -1,6 +1,7 @@
 //! Graph passes: device-independent simplification of a model, in one fixed order that can be read here.
 
 mod body_invariants;
+pub mod chain;
 mod common_subexpression;
 mod constant_folding;
 mod convert_precision;

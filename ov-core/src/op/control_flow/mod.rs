@@ -3,6 +3,7 @@
 mod body;
 mod iterate;
 mod ports;
+mod run;
 
 pub use body::{KnownOutput, infer_body};
 pub use iterate::{Loop, RunBody, TensorIterator};
@@ -10,6 +11,7 @@ pub use iterate::{Loop, RunBody, TensorIterator};
 pub(crate) use iterate::widen;
 pub(crate) use ports::{concat_axis, slice_axis};
 pub use ports::{ConcatPort, LoopPorts, MergedPort, SlicePort};
+pub use run::{RunNumbered, bodies, run};
 
 use super::{InferContext, OpEntry, OpError, OpResult, OpRules, OutputType};
 use crate::{

@@ -4,6 +4,7 @@
 pub mod activation;
 pub mod convolution;
 pub mod common;
+pub mod element_wise;
 pub mod integer;
 pub mod layout;
 pub mod matmul;
@@ -12,7 +13,7 @@ pub mod quantize;
 pub mod recurrent;
 pub mod transposed;
 
-use super::OpEntry;
+use super::{OpEntry, OpKind};
 
 /// Operators that front ends may make: none.
 pub const OPS: &[OpEntry] = &[];
@@ -20,6 +21,7 @@ pub const OPS: &[OpEntry] = &[];
 /// The fused operators.
 const FUSED: &[&[OpEntry]] = &[
     convolution::OPS,
+    element_wise::OPS,
     integer::OPS,
     matmul::OPS,
     pooling::OPS,
@@ -27,6 +29,12 @@ const FUSED: &[&[OpEntry]] = &[
     recurrent::OPS,
     transposed::OPS,
 ];
+
+/// Whether an operator is one of the fused ones, whose exact evaluation takes `f32`.
+#[must_use]
+pub fn contains(kind: OpKind) -> bool {
+    FUSED.iter().copied().flatten().any(|e| e.kind == kind)
+}
 
 /// An operator by exact name and version, the fused ones among them.
 #[must_use]
