@@ -1,13 +1,35 @@
 //! NVIDIA GPUs as the device `CUDA`. Add the crate and name it once: `use ov_gpu_cuda as _;`.
 //!
-//! Today the crate finds the GPUs and says what is missing where there are none; it compiles no model yet, which
-//! [`ov_core::Core::query_model`] and compiling say with a typed error, so that AUTO goes on to the next device.
+//! `CUDA` is every GPU of the kind of the first, with one plan and an idle-first queue; `CUDA.0`, `CUDA.1` … are single
+//! ones. Nothing but the driver is needed to run a compiled model; compiling one needs NVRTC. Where a driver, a GPU or a
+//! function is missing, the device is empty and says why.
+//!
+//! The way of a model: `lower` turns it channels-last, fuses, chooses kernels and packs weights; the blob holds the
+//! program, the weights and the compiled modules; `plan` binds the program to shapes; a `slot` makes graphs of the plan
+//! on a GPU and runs them. Operators without a kernel run on the host by their reference evaluation, between graphs.
 
+#[allow(dead_code, reason = "used when models are compiled")]
+mod compile;
+mod config;
+mod device_model;
 mod driver;
+mod images;
 #[allow(dead_code, reason = "filled family by family")]
 mod kernels;
+mod loaded;
+mod lower;
+mod plan;
 mod plugin;
-mod probe;
+mod pool;
+mod precision;
+mod program;
+mod request;
+mod runner;
+mod slot;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
 
 pub use plugin::{CudaPlugin, DEVICE_NAME};
 

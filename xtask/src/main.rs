@@ -7,6 +7,7 @@ mod ci;
 mod conformance;
 mod docs_tables;
 mod fuzz;
+mod gpu;
 mod loc;
 mod models;
 mod python;
@@ -56,11 +57,20 @@ const VERBS: &[Verb] = &[
     },
     Verb {
         name: "conformance",
-        arguments: "[onnx|ir] [ARGS of ov-bench conformance]",
+        arguments: "[onnx|ir|cuda] [ARGS of ov-bench conformance]",
         about: "generate the case folders once into target/conformance and run them (generating \
-                needs Python 3.11 and a package index)",
+                needs Python 3.11 and a package index); cuda runs the ONNX cases, or those that hold \
+                a text, by the kernels of ov-gpu-cuda without a GPU",
         example: "cargo xtask conformance onnx --device CPU --filter Conv",
         run: conformance::run,
+    },
+    Verb {
+        name: "gpu",
+        arguments: "[MODEL ...]",
+        about: "on a machine with an NVIDIA GPU: the tests of ov-gpu-cuda on its driver, the ONNX \
+                cases, latencies of models; writes what passed into ov-gpu-cuda/HARDWARE.md",
+        example: "cargo xtask gpu target/models/resnet50/model.onnx",
+        run: gpu::run,
     },
     Verb {
         name: "ci",

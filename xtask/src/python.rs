@@ -1,4 +1,5 @@
-//! The Python environment that makes models and conformance cases, in `target/venv`.
+//! The Python environments: `target/venv`, which makes models and conformance cases, and `target/venv-nvrtc`, which holds
+//! the CUDA compiler.
 
 use std::ffi::OsStr;
 use std::path::PathBuf;
@@ -17,6 +18,8 @@ pub(crate) enum Packages {
     Reference,
     /// PyTorch and model collections beside them: exports.
     Export,
+    /// NVIDIA's run-time compiler, which needs no GPU.
+    Nvrtc,
 }
 
 impl Packages {
@@ -25,6 +28,15 @@ impl Packages {
             Self::Cases => "requirements-cases.txt",
             Self::Reference => "requirements-reference.txt",
             Self::Export => "requirements-export.txt",
+            Self::Nvrtc => "requirements-nvrtc.txt",
+        }
+    }
+
+    /// The environment; the compiler's version is its own, whatever other packages want.
+    fn folder(self) -> &'static str {
+        match self {
+            Self::Nvrtc => "venv-nvrtc",
+            Self::Cases | Self::Reference | Self::Export => "venv",
         }
     }
 }
@@ -48,10 +60,21 @@ pub(crate) fn run_script<A: AsRef<OsStr>>(
     Ok(())
 }
 
-/// The interpreter of `target/venv`, made and filled on first use.
+/// The folder of packages with the CUDA compiler, for `OV_CUDA_LIBRARY_PATH`.
+///
+/// # Errors
+/// When it cannot be installed.
+pub(crate) fn nvrtc(workspace: &Workspace) -> Result<PathBuf> {
+    let python = environment(workspace, Packages::Nvrtc)?;
+    let program = "import sysconfig; print(sysconfig.get_path('purelib'))";
+    let folder = cmd!(workspace.sh, "{python} -c {program}").quiet().read()?;
+    Ok(PathBuf::from(folder.trim()))
+}
+
+/// The interpreter of an environment under `target`, made and filled on first use.
 fn environment(workspace: &Workspace, packages: Packages) -> Result<PathBuf> {
     let sh = &workspace.sh;
-    let venv = workspace.made("venv");
+    let venv = workspace.made(packages.folder());
     let python = venv.join(if cfg!(windows) { "Scripts/python.exe" } else { "bin/python" });
     if !python.exists() {
         let system = system_python(workspace)?;

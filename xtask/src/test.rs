@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
-use crate::workspace::Workspace;
+use crate::{python, workspace::Workspace};
 
 /// What the test programs reported.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -54,6 +54,13 @@ pub(crate) fn run(workspace: &Workspace, arguments: &[String]) -> Result<()> {
         command.arg("--workspace");
     }
     command.args(arguments).current_dir(&workspace.root);
+    // Tests that need the compiler say themselves how much they leave out without it.
+    if std::env::var_os(CUDA_LIBRARIES).is_none() {
+        match python::nvrtc(workspace) {
+            Ok(folder) => drop(command.env(CUDA_LIBRARIES, folder)),
+            Err(e) => eprintln!("SKIPPED: kernels are not compiled for GPUs: {e:#}"),
+        }
+    }
     run_counted(&mut command)
 }
 
@@ -100,6 +107,9 @@ fn parse_result(line: &str) -> Option<[usize; 3]> {
     let mut next = |name: &str| counts.next()?.strip_suffix(name)?.trim().parse().ok();
     Some([next("passed")?, next("failed")?, next("ignored")?])
 }
+
+/// Where ov looks for the CUDA compiler first.
+const CUDA_LIBRARIES: &str = "OV_CUDA_LIBRARY_PATH";
 
 #[cfg(test)]
 mod tests {

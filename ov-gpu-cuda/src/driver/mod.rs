@@ -1,8 +1,21 @@
-//! The CUDA driver library: the only place with unsafe code.
+//! The CUDA driver library: typed handles over its functions. The only place that calls it, and with unsafe code.
+//!
+//! Every call gives an error with the driver's words. A code after which a context is corrupt marks the [`Device`] as
+//! lost for good: from then on nothing calls the driver for it, not even to free memory.
 #![allow(unsafe_code, reason = "calls the CUDA driver library")]
 
-/// Whether the driver library can be loaded.
-pub(crate) fn library_present() -> bool {
-    // SAFETY: the function only tries to load the library by its well-known names and calls nothing in it.
-    unsafe { cudarc::driver::sys::is_culib_present() }
-}
+mod api;
+mod device;
+mod error;
+mod graph;
+mod memory;
+mod module;
+mod stream;
+
+pub(crate) use api::Api;
+pub(crate) use device::{About, Context, Device, Driver};
+pub(crate) use error::{DriverError, ErrorKind};
+pub(crate) use graph::{Graph, GraphBuilder, KernelNode};
+pub(crate) use memory::{DeviceMemory, Pinned};
+pub(crate) use module::{Function, Module};
+pub(crate) use stream::{Event, Stream, Wait};

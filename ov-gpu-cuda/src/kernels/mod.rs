@@ -1,11 +1,55 @@
 //! Kernels as the graph sees them: which node each takes, what it packs, and the launches that a node becomes.
 
+mod affine;
+mod attention;
+mod cache;
+mod convolution;
+mod copy;
+mod dynamic_quantize;
+mod element;
+mod eltwise;
+mod gather;
+mod generate;
+mod grid;
+mod host;
+mod linear;
+mod lrn;
+mod matmul;
+mod movement;
+mod normalize;
+mod pad;
+mod parts;
+mod pool;
+mod product;
+mod recurrence;
+mod reduce;
+mod resize;
+mod scan;
+mod scatter;
+mod softmax;
+#[cfg(test)]
+pub(crate) mod tests;
+mod topk;
+mod walk;
+
+#[cfg(test)]
+pub(crate) mod ladder {
+    //! The modules of families, for the test that compiles every one of them.
+    pub(crate) use super::{
+        attention::ladder as attention, convolution::ladder as convolution,
+        linear::ladder as linear, matmul::ladder as matmul, product::ladder as product,
+        recurrence::ladder as recurrence,
+    };
+}
+
 use std::borrow::Cow;
 
 use ov_core::{
     ElementType, PartialShape, Shape, Tensor,
     op::{Op, OutputType},
 };
+
+pub(crate) use eltwise::is_fusible;
 
 /// Why a kernel does not take a node, in words for a user.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,6 +85,18 @@ pub(crate) struct Source {
     pub(crate) body: Cow<'static, str>,
     /// Names and values that are defined before the body.
     pub(crate) defines: Vec<(&'static str, String)>,
+}
+
+impl Source {
+    /// The defines and the body, as compilers see them after the wrappers.
+    pub(crate) fn text(&self) -> String {
+        let mut text = String::with_capacity(self.body.len() + 64 * self.defines.len());
+        for (name, value) in &self.defines {
+            text.push_str(&format!("#define {name} {value}\n"));
+        }
+        text.push_str(&self.body);
+        text
+    }
 }
 
 /// An argument of a kernel.
@@ -125,14 +181,20 @@ pub(crate) struct Selecting<'a> {
     pub(crate) outputs: &'a [OutputType],
     /// The GPU.
     pub(crate) gpu: Gpu,
+    /// Whether results of half types are those of the operator's specification, which may round them step by step, and
+    /// not the nearest ones to real numbers.
+    pub(crate) specified: bool,
 }
+
+/// Writes packed weights into zeroed memory.
+pub(crate) type Fill = Box<dyn FnOnce(&mut [u8]) + Send>;
 
 /// Bytes to pack into the weights section.
 pub(crate) struct Pack {
     /// How many.
     pub(crate) len: usize,
-    /// Writes them into zeroed memory.
-    pub(crate) fill: Box<dyn FnOnce(&mut [u8]) + Send>,
+    /// Writes them.
+    pub(crate) fill: Fill,
 }
 
 impl std::fmt::Debug for Pack {
@@ -200,4 +262,28 @@ pub(crate) struct Kernel {
 }
 
 /// Every family; the first that takes a node gets it.
-pub(crate) const KERNELS: &[Kernel] = &[];
+pub(crate) const KERNELS: &[Kernel] = &[
+    linear::LINEAR,
+    convolution::CONVOLUTION,
+    matmul::MATMUL,
+    attention::ATTENTION,
+    recurrence::RECURRENCE,
+    movement::MOVEMENT,
+    eltwise::ELTWISE,
+    reduce::REDUCE,
+    softmax::SOFTMAX,
+    normalize::NORMALIZE,
+    pool::POOL,
+    resize::RESIZE,
+    pad::PAD,
+    gather::GATHER,
+    scatter::SCATTER,
+    topk::TOPK,
+    scan::SCAN,
+    generate::GENERATE,
+    grid::GRID,
+    lrn::LRN,
+    dynamic_quantize::DYNAMIC_QUANTIZE,
+    cache::CACHE,
+    affine::AFFINE,
+];

@@ -16,7 +16,9 @@ const ALLOWED: &[&str] = &[
     "ov-cpu/src/kernels/**",
     "ov-cpu/src/nodes/**",
     "ov-cpu/examples/kernel_bench.rs",
+    "ov-gpu-cuda/src/compile/**",
     "ov-gpu-cuda/src/driver/**",
+    "ov-gpu-cuda/src/testing/**",
     // The counting allocator of this test implements an unsafe trait.
     "ov-cpu/tests/no_allocation.rs",
 ];

@@ -1,0 +1,395 @@
+//! A compiled model: the blob, bound to its GPUs.
+
+use std::sync::Arc;
+
+use ov_core::{
+    Blob, ElementType, Model, Shape,
+    blob::{BlobWriter, Meta, SectionKind},
+    error::{BlobError, CompileError, DeviceError, PropertyError, Result},
+    model::Variable,
+    plugin::{DeviceModel, PortInfo, SyncRequest},
+    profiling::RuntimeNode,
+    program::{Kernel, decode, encode},
+    property::PropertyMap,
+    states::States,
+    tensor::{AlignedBuffer, TensorBuffer},
+};
+
+use crate::{
+    DEVICE_NAME,
+    compile::Compiler,
+    config::{self, CudaConfig},
+    driver::Device,
+    images::Code,
+    kernels::Gpu,
+    loaded::{Loaded, failed},
+    lower::{self, Options},
+    plan::{Executable, Plan},
+    pool::Pool,
+    program::{ALIGNMENT, Port, Program, WeightBytes, Weights},
+    request::CudaRequest,
+    slot::{Slot, SlotOptions, is_out_of_memory, not_bound},
+};
+
+/// Blobs of another build are refused: kernels and layouts of weights may differ.
+pub(crate) const BUILD: &str = env!("CARGO_PKG_VERSION");
+
+/// How many bytes the weights section begins with a description of the GPU in the plan section.
+const GPU_WORDS: usize = 4;
+
+/// A GPU as kernels see it.
+pub(crate) fn gpu_of(device: &Device) -> Gpu {
+    Gpu {
+        capability: device.about.capability,
+        multiprocessors: device.about.multiprocessors,
+        shared_per_block: device.about.shared_per_block,
+    }
+}
+
+/// The target in a blob's header: `sm_90`.
+pub(crate) fn target_text((major, minor): (u32, u32)) -> String {
+    format!("sm_{major}{minor}")
+}
+
+/// The one product of a compile.
+///
+/// # Errors
+/// When the model is not valid, or the compiler refuses a kernel.
+pub(crate) fn compile_blob(
+    model: &Model,
+    config: &CudaConfig,
+    device: &Device,
+    compiler: Option<&'static dyn Compiler>,
+) -> Result<Blob> {
+    let gpu = gpu_of(device);
+    let options = Options { gpu, precision: config.precision, round: config.round() };
+    let mut weights = Weights::aligned(ALIGNMENT);
+    let program = lower::lower(&lower::prepare(model, &options)?, &options, &mut weights)?;
+    let plan = encode_plan(&program, gpu)?;
+    let len = weights.len();
+    let mut packed = buffer(len)?;
+    if let Some(section) = packed.bytes_mut() {
+        weights.write(section);
+    }
+    let packed = Arc::new(packed);
+    let meta = Meta {
+        model_name: model.name().to_owned(),
+        inputs: PortInfo::inputs_of(model),
+        outputs: PortInfo::outputs_of(model),
+        variables: model.variables().to_vec(),
+        properties: PropertyMap::new(),
+    };
+    let shared: Arc<dyn TensorBuffer> = Arc::<AlignedBuffer>::clone(&packed);
+    let exe = Executable::new(program, WeightBytes(shared), gpu);
+    let code = compile_code(&exe, &meta, compiler)?.encode();
+    let meta = meta.encode();
+    let mut writer = BlobWriter::new(DEVICE_NAME, target_text(gpu.capability), BUILD);
+    writer.reserve(SectionKind::Meta, meta.len())?;
+    writer.reserve(SectionKind::Plan, plan.len())?;
+    writer.reserve(SectionKind::Code, code.len())?;
+    writer.reserve(SectionKind::Weights, len)?;
+    let mut blob = writer.allocate()?;
+    blob.fill(SectionKind::Meta, &meta)?;
+    blob.fill(SectionKind::Plan, &plan)?;
+    blob.fill(SectionKind::Code, &code)?;
+    blob.section_mut(SectionKind::Weights)?.copy_from_slice(packed.bytes());
+    blob.finish()
+}
+
+/// Compiles the modules that the model needs for its static shapes. For dynamic shapes those that a few of them need,
+/// the rest when they come.
+fn compile_code(
+    exe: &Executable,
+    meta: &Meta,
+    compiler: Option<&'static dyn Compiler>,
+) -> Result<Code> {
+    let mut code = Code::default();
+    let states = States::new(meta.variables.clone())?;
+    let mut plans: Vec<Arc<Plan>> = Vec::new();
+    match static_types(meta, &states) {
+        Some(types) => plans.push(exe.plan(&types).map_err(|e| not_bound(&e))?),
+        None => {
+            for extent in SAMPLED {
+                plans.extend(sample(meta, &states, extent).and_then(|types| exe.plan(&types).ok()));
+            }
+        }
+    }
+    for plan in &plans {
+        for source in plan.sources() {
+            let Some(compiler) = compiler else {
+                return Err(DeviceError::Unsupported {
+                    name: DEVICE_NAME.to_owned(),
+                    what: "compiling models without NVRTC".to_owned(),
+                    hint:
+                        ": install it (the package nvidia-cuda-nvrtc, or a CUDA toolkit), or set \
+                           OV_CUDA_LIBRARY_PATH to its folder; compiled blobs run without it"
+                            .to_owned(),
+                }
+                .into());
+            };
+            code.add(source, exe.gpu.capability, compiler).map_err(|e| CompileError::Other {
+                device: DEVICE_NAME.to_owned(),
+                model: meta.model_name.clone(),
+                detail: e.to_string(),
+            })?;
+        }
+    }
+    tracing::debug!(modules = code.len(), model = meta.model_name, "compiled for the GPU");
+    Ok(code)
+}
+
+/// Extents that stand for the unknown ones of dynamic shapes while kernels are compiled ahead.
+const SAMPLED: [usize; 2] = [1, 16];
+
+fn sample(meta: &Meta, states: &States, extent: usize) -> Option<Vec<(ElementType, Shape)>> {
+    let port = |p: &PortInfo| {
+        let dims = p.shape.dims()?;
+        let known = p.element_type != ElementType::Dynamic;
+        let dims = dims.iter().map(|d| d.value().unwrap_or_else(|| extent.max(d.min())));
+        known.then(|| (p.element_type, dims.collect()))
+    };
+    meta.inputs.iter().map(port).chain(hidden_types(states)).collect()
+}
+
+fn hidden_types(states: &States) -> impl Iterator<Item = Option<(ElementType, Shape)>> {
+    states.initial().iter().map(|t| Some((t.element_type(), t.shape().clone())))
+}
+
+fn static_types(meta: &Meta, states: &States) -> Option<Vec<(ElementType, Shape)>> {
+    let port = |p: &PortInfo| {
+        let known = p.element_type != ElementType::Dynamic;
+        Some((p.element_type, p.shape.to_shape().filter(|_| known)?))
+    };
+    meta.inputs.iter().map(port).chain(hidden_types(states)).collect()
+}
+
+fn buffer(len: usize) -> Result<AlignedBuffer> {
+    AlignedBuffer::zeroed(len).ok_or_else(|| {
+        BlobError::Check {
+            check: "memory",
+            expected: format!("{len} bytes for the weights"),
+            got: "less".to_owned(),
+        }
+        .into()
+    })
+}
+
+/// The plan section: the GPU that kernels were chosen for, then the program.
+fn encode_plan(program: &Program, gpu: Gpu) -> Result<Vec<u8>> {
+    let words = [gpu.capability.0, gpu.capability.1, gpu.multiprocessors, gpu.shared_per_block];
+    let mut plan: Vec<u8> = words.iter().flat_map(|w| w.to_le_bytes()).collect();
+    plan.extend(encode(program)?);
+    Ok(plan)
+}
+
+fn decode_plan(bytes: &[u8], weights: usize) -> Result<(Program, Gpu)> {
+    let short = || BlobError::Check {
+        check: "plan",
+        expected: "the description of a GPU".to_owned(),
+        got: format!("{} bytes", bytes.len()),
+    };
+    let (head, rest) = bytes.split_at_checked(GPU_WORDS * 4).ok_or_else(short)?;
+    let word = |i: usize| {
+        let bytes = head[4 * i..].first_chunk().copied().unwrap_or_default();
+        u32::from_le_bytes(bytes)
+    };
+    let gpu = Gpu {
+        capability: (word(0), word(1)),
+        multiprocessors: word(2).clamp(1, 1 << 16),
+        shared_per_block: word(3),
+    };
+    Ok((decode(rest, weights)?, gpu))
+}
+
+/// A compiled model on one GPU or several.
+#[derive(Debug)]
+pub(crate) struct CudaModel {
+    blob: Blob,
+    meta: Meta,
+    config: CudaConfig,
+    devices: Vec<Arc<Device>>,
+    exe: Arc<Executable>,
+    pool: Arc<Pool>,
+}
+
+impl CudaModel {
+    /// Binds a blob to GPUs: one plan, the weights once per GPU, slots on each.
+    ///
+    /// # Errors
+    /// When the blob is damaged, memory runs out before one slot of each GPU exists, or a GPU fails.
+    pub(crate) fn bind(
+        blob: Blob,
+        config: CudaConfig,
+        devices: Vec<Arc<Device>>,
+        compiler: Option<&'static dyn Compiler>,
+    ) -> Result<Self> {
+        let missing = |what: &'static str| BlobError::Check {
+            check: "sections",
+            expected: format!("a {what} section"),
+            got: "none".to_owned(),
+        };
+        let meta = Meta::of(&blob)?;
+        let plan = blob.copy_section(SectionKind::Plan).ok_or_else(|| missing("PLAN"))?;
+        let code = blob.copy_section(SectionKind::Code).ok_or_else(|| missing("CODE"))?;
+        let weights = blob.section(SectionKind::Weights).ok_or_else(|| missing("WEIGHTS"))?;
+        let (program, gpu) = decode_plan(&plan, weights.len())?;
+        check_ports(&program, &meta)?;
+        check_alignment(&program)?;
+        let code = Arc::new(Code::decode(&code)?);
+        let exe = Executable::new(program, WeightBytes(Arc::new(weights.clone())), gpu);
+        let states = States::new(meta.variables.clone())?;
+        let plan = static_types(&meta, &states).map(|types| exe.plan(&types)).transpose().map_err(
+            |e| BlobError::Check {
+                check: "plan",
+                expected: "a program that can be bound".to_owned(),
+                got: e.to_string(),
+            },
+        )?;
+        let mut slots = Vec::new();
+        for device in &devices {
+            let context = device.context().map_err(|e| failed(device, e))?;
+            let priority = config.stream_priority(context.priorities());
+            let loaded = Loaded::new(context, &weights, Arc::clone(&code), compiler)
+                .map_err(|e| failed(device, e))?;
+            let loaded = Arc::new(loaded);
+            let options = SlotOptions { priority, wait: config.wait(), profile: config.profiling };
+            for stream in 0..config.streams {
+                let slot = Slot::new(Arc::clone(&loaded), options).and_then(|mut slot| {
+                    if let Some(plan) = &plan {
+                        slot.prepare(plan)?;
+                    }
+                    Ok(slot)
+                });
+                match slot {
+                    Ok(slot) => slots.push(slot),
+                    // One stream is enough to go on with.
+                    Err(e) if stream > 0 && is_out_of_memory(&e) => {
+                        tracing::warn!(device = device.ordinal, streams = stream, error = %e, "fewer streams");
+                        break;
+                    }
+                    Err(e) => return Err(e),
+                }
+            }
+        }
+        let pool = Arc::new(Pool::new(slots));
+        Ok(Self { blob, meta, config, devices, exe: Arc::new(exe), pool })
+    }
+}
+
+#[cfg(test)]
+impl CudaModel {
+    /// The slots.
+    pub(crate) fn pool(&self) -> &Arc<Pool> {
+        &self.pool
+    }
+}
+
+/// Checks that kernels may load what they packed in words of any size: an address that does not suit loses the GPU.
+fn check_alignment(program: &Program) -> Result<()> {
+    for node in &program.nodes {
+        if let Some(range) = node.packed.iter().find(|r| !r.start.is_multiple_of(ALIGNMENT)) {
+            return Err(BlobError::Check {
+                check: "weights",
+                expected: format!("packed weights of {:?} at a multiple of {ALIGNMENT}", node.name),
+                got: format!("offset {}", range.start),
+            }
+            .into());
+        }
+        node.bodies.iter().try_for_each(check_alignment)?;
+    }
+    Ok(())
+}
+
+/// Checks that a program has the inputs and outputs of its model, hidden ones included, and that what an output gives can
+/// be taken as the input of the next inference.
+fn check_ports(program: &Program, meta: &Meta) -> Result<()> {
+    let hidden: usize = meta.variables.iter().map(Variable::parameters).sum();
+    let expected = [meta.inputs.len() + hidden, meta.outputs.len() + meta.variables.len()];
+    let got = [program.inputs.len(), program.outputs.len()];
+    let check = |check, expected: String, got: String| BlobError::Check { check, expected, got };
+    if got != expected {
+        let text = |[i, o]: [usize; 2]| format!("{i} inputs and {o} outputs");
+        return Err(check("ports", text(expected), text(got)).into());
+    }
+    let type_of = |port: &Port| program.values[port.value as usize].element_type;
+    let (mut input, mut fits) = (meta.inputs.len(), true);
+    for (variable, output) in meta.variables.iter().zip(&program.outputs[meta.outputs.len()..]) {
+        let sized = variable.element_type.bits() > 0;
+        fits &= sized && type_of(&program.inputs[input]) == variable.element_type;
+        fits &= type_of(output) == variable.element_type;
+        let flag = variable.has_initial.then(|| type_of(&program.inputs[input + 1]));
+        fits &= flag.is_none_or(|t| t == ElementType::Boolean);
+        input += variable.parameters();
+    }
+    if fits {
+        return Ok(());
+    }
+    let expected = "hidden inputs and outputs of their types".to_owned();
+    Err(check("variables", expected, "others".to_owned()).into())
+}
+
+impl DeviceModel for CudaModel {
+    fn inputs(&self) -> &[PortInfo] {
+        &self.meta.inputs
+    }
+
+    fn outputs(&self) -> &[PortInfo] {
+        &self.meta.outputs
+    }
+
+    fn create_request(&self) -> Result<Box<dyn SyncRequest>> {
+        let (exe, pool) = (Arc::clone(&self.exe), Arc::clone(&self.pool));
+        let states = States::new(self.meta.variables.clone())?;
+        let Meta { inputs, outputs, .. } = &self.meta;
+        let profile = self.config.profiling;
+        Ok(Box::new(CudaRequest::new(exe, pool, inputs, outputs, states, profile)?))
+    }
+
+    fn blob(&self) -> Option<&Blob> {
+        Some(&self.blob)
+    }
+
+    fn property_names(&self) -> &'static [&'static str] {
+        config::COMPILED
+    }
+
+    fn property(&self, name: &str) -> Result<String> {
+        Ok(match name {
+            "NETWORK_NAME" => self.meta.model_name.clone(),
+            "EXECUTION_DEVICES" => {
+                let names = self.devices.iter().map(|d| format!("{DEVICE_NAME}.{}", d.ordinal));
+                names.collect::<Vec<_>>().join(",")
+            }
+            "OPTIMAL_NUMBER_OF_INFER_REQUESTS" => self.pool.alive().max(1).to_string(),
+            _ => self.config.property(name).ok_or_else(|| PropertyError::Unknown {
+                name: name.to_owned(),
+                device: DEVICE_NAME.to_owned(),
+                nearest: String::new(),
+            })?,
+        })
+    }
+
+    fn state_names(&self) -> Vec<String> {
+        self.meta.variables.iter().map(|v| v.name.clone()).collect()
+    }
+
+    fn runtime_nodes(&self) -> Vec<RuntimeNode> {
+        let program = &self.exe.program;
+        program
+            .nodes
+            .iter()
+            .map(|n| RuntimeNode {
+                name: n.name.clone(),
+                op: n.op.kind().to_string(),
+                kernel: n.kernel.name().to_owned(),
+                original: Vec::new(),
+                precision: n
+                    .outputs
+                    .first()
+                    .map(|v| program.values[*v as usize].element_type.to_string())
+                    .unwrap_or_default(),
+                layout: String::new(),
+            })
+            .collect()
+    }
+}

@@ -1,0 +1,336 @@
+// Products of matrices, y = finish(a b): tiles of BM × BN per block, slices of BK through shared memory in STAGES buffers.
+// The k of a product may be shared by several blocks; the last of them to end adds what the others left. With OV_CONV, a
+// is the image of a convolution: a row per output place, a column per filter tap and channel (implicit GEMM); with 2, of a
+// transposed one, where taps fall between the places of the input unless the step divides their distance.
+//
+// Storage T. A_TURNED: a is [k][m], else [m][k]. B_TURNED: b is [n][k], else [k][n]. A_VECTOR and B_VECTOR: elements per
+// copy, 16 bytes of them or 1. f16 and bf16 use tensor cores, f32 multiplies in f32.
+
+typedef OV_T T;
+constexpr int BM = OV_BM, BN = OV_BN, BK = OV_BK, STAGES = OV_STAGES, WARPS_M = OV_WARPS_M, WARPS_N = OV_WARPS_N;
+constexpr bool A_TURNED = OV_A_TURNED, B_TURNED = OV_B_TURNED, B_CONSTANT = OV_B_CONSTANT;
+constexpr int A_VECTOR = OV_A_VECTOR, B_VECTOR = OV_B_VECTOR;
+constexpr int THREADS = 32 * WARPS_M * WARPS_N, PAD = 16 / (int)sizeof(T);
+constexpr bool TENSOR = sizeof(T) == 2;
+
+constexpr int A_LD = (A_TURNED ? BM : BK) + PAD, B_LD = (B_TURNED ? BK : BN) + PAD;
+constexpr int A_TILE = (A_TURNED ? BK : BM) * A_LD, B_TILE = (B_TURNED ? BN : BK) * B_LD;
+
+// A warp's part of the tile on tensor cores; a thread's part without them.
+constexpr int WM = BM / WARPS_M, WN = BN / WARPS_N, FRAGMENTS_M = TENSOR ? WM / 16 : 1, FRAGMENTS_N = TENSOR ? WN / 16 : 1;
+constexpr int ACROSS = 16, DOWN = THREADS / ACROSS, TM = TENSOR ? 1 : BM / DOWN, TN = TENSOR ? 1 : BN / ACROSS;
+constexpr int SUMS = TENSOR ? WM / 16 * (WN / 8) * 4 : TM * TN;
+
+struct Product {
+  int m, n, k;
+  // Slices of k per block, and blocks that share a tile.
+  int slices, shares;
+  // From the bias of one product to the next, in elements.
+  int bias_batch;
+  // From row to row, and from one result to the next, in elements.
+  long long a_row, b_row, y_row, y_batch;
+  // Extents of the batch, the last axis fastest, and from one product to the next along each of its axes.
+  int batch[4];
+  long long a_batch[4], b_batch[4];
+  ov_finish finish;
+  int unused;
+};
+
+#if OV_CONV
+struct Image {
+  // Input, output, filter; the steps between filter taps and between windows, and the padding before: depth, height, width.
+  int in[3], out[3], kernel[3], dilation[3], stride[3], pad[3];
+  int channels, unused;
+  // From one image, channel, place to the next, in elements.
+  long long image, channel, at[3];
+};
+#endif
+
+template <int vector> OV_DEVICE void copy_some(T* to, const T* from, const T* any, int left) {
+  const int some = left < 0 ? 0 : left < vector ? left : vector;
+  if constexpr (vector * sizeof(T) == 16) {
+    ov_copy_16(to, some ? from : any, some * (unsigned)sizeof(T));
+  } else if constexpr (sizeof(T) == 4) {
+    ov_copy_4(to, some ? from : any, some * 4u);
+  } else {
+    *to = some ? *from : T();
+  }
+}
+
+// ROWS × COLUMNS of a matrix whose columns lie side by side; zeros beyond `rows` and `columns`.
+template <int ROWS, int COLUMNS, int vector>
+OV_DEVICE void copy_tile(T* shared, const T* from, long long row, int rows, int columns) {
+  constexpr int CHUNKS = COLUMNS / vector;
+  OV_UNROLL
+  for (int i = (int)ov_thread_x(); i < ROWS * CHUNKS; i += THREADS) {
+    const int r = i / CHUNKS, c = i % CHUNKS * vector;
+    copy_some<vector>(shared + r * (COLUMNS + PAD) + c, from + r * row + c, from, r < rows ? columns - c : 0);
+  }
+}
+
+OV_DEVICE void load_b(T* shared, const T* b, const Product& p, int column, int k) {
+  if constexpr (B_TURNED) {
+    copy_tile<BN, BK, B_VECTOR>(shared, b + column * p.b_row + k, p.b_row, p.n - column, p.k - k);
+  } else {
+    copy_tile<BK, BN, B_VECTOR>(shared, b + k * p.b_row + column, p.b_row, p.k - k, p.n - column);
+  }
+}
+
+#if OV_CONV
+// Where the window of a row of the tile begins; the image is negative beyond the last row.
+struct Place {
+  int image, at[3];
+};
+
+OV_DEVICE void load_image(T* shared, const T* a, const Product& p, const Image& g, const Place* places, int k) {
+  constexpr int CHUNKS = BK / A_VECTOR, STEP = THREADS / CHUNKS;
+  static_assert(THREADS % CHUNKS == 0, "a thread stays in its columns");
+  const int c = (int)ov_thread_x() % CHUNKS * A_VECTOR, column = k + c;
+  const int tap = column / g.channels, channel = column - tap * g.channels;
+  const int down = tap / g.kernel[2], x = tap - down * g.kernel[2];
+  const int z = down / g.kernel[1], y = down - z * g.kernel[1];
+  constexpr int SIGN = OV_CONV == 2 ? -1 : 1;
+  const int shift[3] = {SIGN * z * g.dilation[0], SIGN * y * g.dilation[1], SIGN * x * g.dilation[2]};
+  OV_UNROLL
+  for (int r = (int)ov_thread_x() / CHUNKS; r < BM; r += STEP) {
+    const Place place = places[r];
+    bool inside = place.image >= 0 && column < p.k;
+    long long from = place.image * g.image + channel * g.channel;
+    OV_UNROLL
+    for (int axis = 0; axis < 3; ++axis) {
+      int at = place.at[axis] + shift[axis];
+      if (OV_CONV == 2) {
+        inside = inside && at % g.stride[axis] == 0;
+        at /= g.stride[axis];
+      }
+      inside = inside && at >= 0 && at < g.in[axis];
+      from += at * g.at[axis];
+    }
+    copy_some<A_VECTOR>(shared + r * A_LD + c, a + from, a, inside ? A_VECTOR : 0);
+  }
+}
+#endif
+
+OV_DEVICE void load_a(T* shared, const T* a, const Product& p, int row, int k) {
+  if constexpr (A_TURNED) {
+    copy_tile<BK, BM, A_VECTOR>(shared, a + k * p.a_row + row, p.a_row, p.k - k, p.m - row);
+  } else {
+    copy_tile<BM, BK, A_VECTOR>(shared, a + row * p.a_row + k, p.a_row, p.m - row, p.k - k);
+  }
+}
+
+template <class S> OV_DEVICE void store_two(S* to, float v, float w) {
+  if constexpr (sizeof(S) == 2) ov_store_4(to, ov_storage<S>::pack(v, w));
+}
+
+// Row and column in the tile of a thread's sum.
+OV_DEVICE int row_of(int sum) {
+  if constexpr (TENSOR) {
+    const int warp = (int)ov_warp() / WARPS_N, lane = (int)ov_lane();
+    return warp * WM + sum / (WN / 8 * 4) * 16 + lane / 4 + sum / 2 % 2 * 8;
+  }
+  return (int)ov_thread_x() / ACROSS + sum / TN * DOWN;
+}
+OV_DEVICE int column_of(int sum) {
+  if constexpr (TENSOR) {
+    const int warp = (int)ov_warp() % WARPS_N, lane = (int)ov_lane();
+    return warp * WN + sum / 4 % (WN / 8) * 8 + lane % 4 * 2 + sum % 2;
+  }
+  return (int)ov_thread_x() % ACROSS + sum % TN * ACROSS;
+}
+
+template <class S> OV_DEVICE void multiply(float (&sums)[SUMS], const S* a, const S* b) {
+  if constexpr (sizeof(S) == 2) {
+    const int lane = (int)ov_lane(), part = lane / 8, line = lane % 8;
+    const int row = (int)ov_warp() / WARPS_N * WM, column = (int)ov_warp() % WARPS_N * WN;
+    OV_UNROLL
+    for (int k = 0; k < BK; k += 16) {
+      unsigned left[FRAGMENTS_M][4], right[FRAGMENTS_N][4];
+      OV_UNROLL
+      for (int i = 0; i < WM / 16; ++i) {
+        if constexpr (A_TURNED) {
+          ov_load_matrix_4_transposed(left[i], a + (k + line + part / 2 * 8) * A_LD + row + i * 16 + part % 2 * 8);
+        } else {
+          ov_load_matrix_4(left[i], a + (row + i * 16 + line + part % 2 * 8) * A_LD + k + part / 2 * 8);
+        }
+      }
+      OV_UNROLL
+      for (int j = 0; j < WN / 16; ++j) {
+        if constexpr (B_TURNED) {
+          ov_load_matrix_4(right[j], b + (column + j * 16 + line + part / 2 * 8) * B_LD + k + part % 2 * 8);
+        } else {
+          ov_load_matrix_4_transposed(right[j], b + (k + line + part % 2 * 8) * B_LD + column + j * 16 + part / 2 * 8);
+        }
+      }
+      OV_UNROLL
+      for (int i = 0; i < WM / 16; ++i) {
+        OV_UNROLL
+        for (int j = 0; j < WN / 8; ++j) {
+          const unsigned two[2] = {right[j / 2][j % 2 * 2], right[j / 2][j % 2 * 2 + 1]};
+          float(&d)[4] = *(float(*)[4])(sums + (i * (WN / 8) + j) * 4);
+          ov_storage<S>::mma(d, left[i], two);
+        }
+      }
+    }
+  } else {
+    const int row = (int)ov_thread_x() / ACROSS, column = (int)ov_thread_x() % ACROSS;
+    OV_UNROLL
+    for (int k = 0; k < BK; k += 4) {
+      float left[TM][4], right[TN][4];
+      OV_UNROLL
+      for (int i = 0; i < TM; ++i) {
+        OV_UNROLL
+        for (int e = 0; e < 4; ++e) {
+          left[i][e] = A_TURNED ? a[(k + e) * A_LD + row + i * DOWN] : a[(row + i * DOWN) * A_LD + k + e];
+        }
+      }
+      OV_UNROLL
+      for (int j = 0; j < TN; ++j) {
+        OV_UNROLL
+        for (int e = 0; e < 4; ++e) {
+          right[j][e] = B_TURNED ? b[(column + j * ACROSS) * B_LD + k + e] : b[(k + e) * B_LD + column + j * ACROSS];
+        }
+      }
+      OV_UNROLL
+      for (int e = 0; e < 4; ++e) {
+        OV_UNROLL
+        for (int i = 0; i < TM; ++i) {
+          OV_UNROLL
+          for (int j = 0; j < TN; ++j) sums[i * TN + j] += left[i][e] * right[j][e];
+        }
+      }
+    }
+  }
+}
+
+// Sums of all blocks that share the tile, in the order of their parts of k; false unless this block is the last to come.
+OV_DEVICE bool gather(float (&sums)[SUMS], float* parts, int* counters, const Product& p) {
+  OV_SHARED(int, last, 1);
+  const long long tile = (long long)ov_block_z() * ov_grid_dim_x() + ov_block_x();
+  float* mine = parts + (tile * p.shares + ov_block_y()) * (SUMS * THREADS) + ov_thread_x();
+  OV_UNROLL
+  for (int i = 0; i < SUMS; ++i) mine[i * THREADS] = sums[i];
+  ov_fence();
+  ov_block_sync();
+  if (ov_thread_x() == 0) {
+    *last = ov_atomic_add(counters + tile, 1) == p.shares - 1;
+    if (*last) counters[tile] = 0;
+  }
+  ov_block_sync();
+  if (!*last) return false;
+  ov_fence();
+  const float* all = parts + tile * p.shares * (SUMS * THREADS) + ov_thread_x();
+  OV_UNROLL
+  for (int i = 0; i < SUMS; ++i) sums[i] = 0.0f;
+  for (int share = 0; share < p.shares; ++share) {
+    OV_UNROLL
+    for (int i = 0; i < SUMS; ++i) sums[i] += ov_load_uncached(all + (share * SUMS + i) * THREADS);
+  }
+  return true;
+}
+
+OV_KERNEL_BOUNDS(OV_THREADS, 1) product(const T* a, const T* b, T* y, const float* bias, const T* residual, float* parts, int* counters,
+#if OV_CONV
+                                   Image g,
+#endif
+                                   Product p) {
+  OV_DYNAMIC_SHARED(memory);
+  T* const tiles = (T*)memory;
+  const int columns = ov_divide_up(p.n, BN);
+  const int row = (int)ov_block_x() / columns * BM, column = (int)ov_block_x() % columns * BN;
+  int batch = (int)ov_block_z();
+  long long y_at = batch * p.y_batch;
+  if (bias) bias += (long long)batch * p.bias_batch;
+  OV_UNROLL
+  for (int axis = 3; axis >= 0; --axis) {
+    const int next = batch / p.batch[axis], at = batch - next * p.batch[axis];
+    a += at * p.a_batch[axis];
+    b += at * p.b_batch[axis];
+    batch = next;
+  }
+  const int first = (int)ov_block_y() * p.slices, slices = ov_divide_up(p.k, BK);
+  const int count = ov_max(0, ov_min(p.slices, slices - first));
+
+#if OV_CONV
+  OV_SHARED(Place, places, BM);
+  for (int r = (int)ov_thread_x(); r < BM; r += THREADS) {
+    Place place = {-1, {0, 0, 0}};
+    int rest = row + r;
+    if (rest < p.m) {
+      OV_UNROLL
+      for (int axis = 2; axis >= 0; --axis) {
+        const int next = rest / g.out[axis];
+        const int at = rest - next * g.out[axis];
+        place.at[axis] = OV_CONV == 2 ? at + g.pad[axis] : at * g.stride[axis] - g.pad[axis];
+        rest = next;
+      }
+      place.image = rest;
+    }
+    places[r] = place;
+  }
+  ov_block_sync();
+#endif
+  const auto fetch_a = [&](int slice) {
+    T* to = tiles + slice % STAGES * (A_TILE + B_TILE);
+#if OV_CONV
+    load_image(to, a, p, g, places, (first + slice) * BK);
+#else
+    load_a(to, a, p, row, (first + slice) * BK);
+#endif
+  };
+  const auto fetch_b = [&](int slice) { load_b(tiles + slice % STAGES * (A_TILE + B_TILE) + A_TILE, b, p, column, (first + slice) * BK); };
+
+  // Weights need not wait for the kernel before.
+  if (B_CONSTANT) {
+    OV_UNROLL
+    for (int s = 0; s < STAGES - 1; ++s)
+      if (s < count) fetch_b(s);
+  }
+  ov_grid_wait();
+  OV_UNROLL
+  for (int s = 0; s < STAGES - 1; ++s) {
+    if (s < count) {
+      fetch_a(s);
+      if (!B_CONSTANT) fetch_b(s);
+    }
+    ov_copy_commit();
+  }
+  float sums[SUMS];
+  OV_UNROLL
+  for (int i = 0; i < SUMS; ++i) sums[i] = 0.0f;
+  OV_NO_UNROLL
+  for (int slice = 0; slice < count; ++slice) {
+    ov_copy_wait<STAGES - 2>();
+    ov_block_sync();
+    const int next = slice + STAGES - 1;
+    if (next < count) {
+      fetch_a(next);
+      fetch_b(next);
+    }
+    ov_copy_commit();
+    const T* here = tiles + slice % STAGES * (A_TILE + B_TILE);
+    multiply(sums, here, here + A_TILE);
+  }
+  ov_grid_launch_dependents();
+  if (p.shares > 1 && !gather(sums, parts, counters, p)) return;
+
+  OV_UNROLL
+  for (int i = 0; i < SUMS; i += TENSOR ? 2 : 1) {
+    const int r = row + row_of(i), c = column + column_of(i);
+    if (r >= p.m || c >= p.n) continue;
+    const long long at = y_at + r * p.y_row + c;
+    const float v = ov_finished<OV_ACTIVATION>(sums[i], bias, c, residual, at, p.finish);
+    if constexpr (TENSOR) {
+      const bool both = c + 1 < p.n;
+      const float w = both ? ov_finished<OV_ACTIVATION>(sums[i + 1], bias, c + 1, residual, at + 1, p.finish) : 0.0f;
+      if (both && at % 2 == 0) {
+        store_two(y + at, v, w);
+      } else {
+        y[at] = ov_from_f32<T>(v);
+        if (both) y[at + 1] = ov_from_f32<T>(w);
+      }
+    } else {
+      y[at] = ov_from_f32<T>(v);
+    }
+  }
+}

@@ -1,0 +1,142 @@
+//! What goes wrong with drivers, memory and GPUs ends in errors that say so.
+
+use ov_core::{
+    error::{DeviceError, Error},
+    property::streams::{self, Streams},
+};
+
+use super::{vertical::mlp, *};
+
+/// A driver that does not export some functions.
+fn without(hidden: &[&str]) -> Option<(Result<Api, String>, FakeCuda)> {
+    let fake = FakeCuda::new()?;
+    Some((Api::open(fake.path(), hidden).map_err(|e| e.to_string()), fake))
+}
+
+fn input() -> Tensor {
+    noise(&[3, 20], 9)
+}
+
+#[test]
+fn a_driver_without_gpus_or_that_does_not_start_is_a_reason() {
+    for (knob, value, said) in
+        [("devices", 0, "NO_DEVICE"), ("init", 100, "100"), ("init", 803, "803")]
+    {
+        let Some(fake) = FakeCuda::new() else { return };
+        fake.set(knob, value);
+        let api = Api::open(fake.path(), &[]).expect("the driver has every function");
+        let reason = Driver::start(api).expect_err("does not start").to_string();
+        assert!(reason.contains(said), "{knob} {value}: {reason}");
+    }
+}
+
+#[test]
+fn a_missing_library_and_a_missing_function_are_reasons() {
+    let missing = Api::open("/nowhere/libcuda.so.1".as_ref(), &[]).expect_err("is not there");
+    assert!(missing.to_string().contains("install the NVIDIA driver"), "{missing}");
+    let Some((api, _fake)) = without(&["cuGraphLaunch"]) else { return };
+    let reason = api.expect_err("is needed");
+    assert!(reason.contains("cuGraphLaunch") && reason.contains("newer"), "{reason}");
+}
+
+#[test]
+fn functions_of_newer_drivers_are_not_needed() {
+    let hidden = [
+        "cuGraphAddDependencies_v2",
+        "cuGraphAddEventRecordNode",
+        "cuGraphKernelNodeSetAttribute",
+        "cuGraphUpload",
+        "cuDeviceGetUuid_v2",
+        "cuDeviceGetPCIBusId",
+        "cuCtxGetStreamPriorityRange",
+        "cuGetErrorName",
+        "cuGetErrorString",
+    ];
+    let Some((api, fake)) = without(&hidden) else { return };
+    let driver = Driver::start(api.expect("these are optional")).expect("starts");
+    let Some(compiler) = HostCompiler::get() else { return };
+    let plugin = CudaPlugin::with(driver, Some(compiler));
+    let core = Core::with_plugins([Arc::new(plugin) as _]).expect("one plugin");
+    let machine = Machine { core, fake: Some(fake) };
+    check(&machine, &mlp(), &[input()], &exact(), 1e-5);
+    assert_eq!(machine.fake().get("programmatic_edges"), 0);
+}
+
+#[test]
+fn running_out_of_memory_while_compiling_is_said_and_frees_everything() {
+    let Some(machine) = faked() else { return };
+    let mut failed = 0;
+    for nth in 1.. {
+        machine.fake().set("fail_allocation", machine.fake().get("allocation_calls") + nth);
+        match machine.core.compile_model(mlp(), "CUDA.0", &exact()) {
+            Ok(_) => break,
+            Err(e) => {
+                assert!(e.to_string().contains("memory of the GPU is full"), "{nth}: {e}");
+                failed += 1;
+            }
+        }
+        assert_eq!(machine.fake().get("allocations"), 0, "{nth}");
+        assert!(nth < 100, "never enough");
+    }
+    assert!(failed >= 2, "weights and arena at least");
+}
+
+#[test]
+fn what_does_not_fit_costs_streams_before_it_costs_the_model() {
+    let Some(machine) = faked() else { return };
+    let properties = exact().with(streams::NUM_STREAMS, Streams::Count(4));
+    let one = machine.core.compile_model(mlp(), "CUDA.0", &exact()).expect("fits");
+    let calls = machine.fake().get("allocation_calls");
+    drop(one);
+    machine.fake().set("fail_allocation", calls * 2 + 2);
+    let compiled = machine.core.compile_model(mlp(), "CUDA.0", &properties).expect("one fits");
+    let text = compiled.property("OPTIMAL_NUMBER_OF_INFER_REQUESTS").expect("a number");
+    let count: usize = text.parse().expect("a number");
+    assert!((1..4).contains(&count), "{count}");
+}
+
+#[test]
+fn a_lost_gpu_fails_what_runs_there_for_good_and_nothing_else() {
+    for code in [700, 719] {
+        let Some(machine) = faked() else { return };
+        let compiled = machine.core.compile_model(mlp(), "CUDA.0", &exact()).expect("compiles");
+        let mut request = compiled.create_infer_request().expect("memory");
+        let expected = request.run(&[input()]).expect("runs");
+        machine.fake().set("fail_code", code);
+        machine.fake().set("fail_device", 0);
+        machine.fake().set("fail_launch", machine.fake().get("launches") + 1);
+        let error = request.run(&[input()]).expect_err("the GPU fails");
+        assert!(
+            matches!(&error, Error::Device(e) if matches!(**e, DeviceError::Failed { .. })),
+            "{error:?}"
+        );
+        assert!(error.to_string().contains(&format!("gave {code}")), "{error}");
+        machine.fake().set("fail_launch", 0);
+        let error = request.run(&[input()]).expect_err("it stays lost");
+        assert!(error.to_string().contains("corrupted"), "{error}");
+        assert!(machine.core.compile_model(mlp(), "CUDA.0", &exact()).is_err());
+        let other = machine.core.compile_model(mlp(), "CUDA.1", &exact()).expect("compiles");
+        let mut request = other.create_infer_request().expect("memory");
+        assert_eq!(request.run(&[input()]).expect("runs"), expected);
+    }
+}
+
+#[test]
+fn with_several_gpus_the_others_go_on() {
+    let Some(machine) = faked() else { return };
+    let compiled = machine.core.compile_model(mlp(), "CUDA", &exact()).expect("compiles");
+    assert_eq!(compiled.property("EXECUTION_DEVICES").expect("known"), "CUDA.0,CUDA.1");
+    let mut request = compiled.create_infer_request().expect("memory");
+    let expected = request.run(&[input()]).expect("runs");
+    machine.fake().set("fail_code", 719);
+    machine.fake().set("fail_device", 0);
+    machine.fake().set("fail_launch", machine.fake().get("launches") + 1);
+    let mut failures = 0;
+    for _ in 0..6 {
+        match request.run(&[input()]) {
+            Ok(got) => assert_eq!(got, expected),
+            Err(_) => failures += 1,
+        }
+    }
+    assert!(failures <= 1, "{failures} failures, although one GPU works");
+}
