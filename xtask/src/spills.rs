@@ -17,6 +17,7 @@ struct Hot {
 
 const HOT: &[Hot] = &[
     Hot { path: "ov_cpu::gemm::tile::tile_avx512", multiply_adds: 4, loops: 33 },
+    Hot { path: "ov_cpu::gemm::tile::tile_avx512_long", multiply_adds: 4, loops: 33 },
     Hot { path: "ov_cpu::gemm::tile::tile_avx512_bf16", multiply_adds: 4, loops: 33 },
     // Tiles of a single vector per row do spill a little, at no cost that could be measured.
     Hot { path: "ov_cpu::gemm::tile::tile_avx2", multiply_adds: 32, loops: 3 },
