@@ -1,6 +1,5 @@
 //! If, Loop, `TensorIterator` and `SequenceMap` over programs of their own.
 
-pub(crate) use ov_core::op::control_flow::bodies;
 use ov_core::{
     Tensor,
     error::{Error, InferError, Result},

@@ -1,23 +1,22 @@
 //! Lowering: a model becomes a program with kernels chosen and weights packed.
 
-use std::collections::HashMap;
-
 use ov_core::{
     ElementType, Model, Tensor,
     error::Result,
-    model::{Node, NodeId, Value},
+    model::{Node, NodeId},
     op::{
-        Op, control_flow,
+        control_flow,
         core::{Constant as ConstantOp, Parameter},
     },
     pass::{self, ConvertPrecision, Pass, chain, fuse, layout, recurrent},
     plugin::NodeSupport,
+    program::{Lowering, Selected, build},
 };
 
 use crate::{
     kernels::{Choice, Gpu, InputDesc, KERNELS, Pack, Reject, Selecting, is_fusible},
     precision,
-    program::{Constant, NodeDesc, Port, Program, Runner, ValueDesc, ValueId, Weights},
+    program::{Program, Runner, Weights},
 };
 
 /// What lowering decides by.
@@ -56,7 +55,7 @@ pub(crate) fn prepare(model: &Model, options: &Options) -> Result<Model> {
 /// # Errors
 /// When the model has a cycle or a body is not valid.
 pub(crate) fn lower(model: &Model, options: &Options, weights: &mut Weights) -> Result<Program> {
-    Lowering { model, options, weights, ids: HashMap::new(), program: Program::default() }.run()
+    build(model, &CudaLowering(options), weights)
 }
 
 /// Per node of a model that [`prepare`] gave, the kernels that would run it, or why the host does.
@@ -157,120 +156,24 @@ pub(crate) fn is_stored(ty: ElementType) -> bool {
     ty.bits() >= 8
 }
 
-struct Lowering<'a> {
-    model: &'a Model,
-    options: &'a Options,
-    weights: &'a mut Weights,
-    ids: HashMap<Value, ValueId>,
-    program: Program,
-}
+struct CudaLowering<'a>(&'a Options);
 
-impl Lowering<'_> {
-    fn run(mut self) -> Result<Program> {
-        self.model.name().clone_into(&mut self.program.name);
-        for id in self.model.parameters() {
-            let value = self.define((*id).into());
-            self.program.inputs.push(Port { name: self.model.node(*id).name().to_owned(), value });
-        }
-        for id in self.model.topological_order()? {
-            if !is_source(self.model.node(id)) {
-                self.lower_node(id)?;
-            }
-        }
-        for output in self.model.outputs() {
-            let value = self.value(output.value, false);
-            self.program.outputs.push(Port { name: output.name.clone(), value });
-        }
-        Ok(self.program)
-    }
+impl Lowering for CudaLowering<'_> {
+    type Kernel = Runner;
 
-    fn define(&mut self, value: Value) -> ValueId {
-        let ty = self.model.value_type(value);
-        let id = self.push(ValueDesc {
-            element_type: ty.element_type,
-            shape: ty.shape.clone(),
-            constant: Constant::No,
-        });
-        self.ids.insert(value, id);
-        id
-    }
-
-    fn push(&mut self, desc: ValueDesc) -> ValueId {
-        self.program.values.push(desc);
-        self.program.values.len() as ValueId - 1
-    }
-
-    /// The id of a value; constants are stored on first use. `packed` is for constants of which only the packed form is
-    /// needed.
-    fn value(&mut self, value: Value, packed: bool) -> ValueId {
-        let Some(tensor) = self.model.constant(value) else {
-            return self.ids[&value];
-        };
-        let desc = |constant| ValueDesc {
-            element_type: tensor.element_type(),
-            shape: tensor.shape().into(),
-            constant,
-        };
-        if packed {
-            return self.push(desc(Constant::Packed));
-        }
-        if let Some(id) = self.ids.get(&value) {
-            return *id;
-        }
-        let constant = self.store(tensor.clone());
-        let id = self.push(desc(constant));
-        self.ids.insert(value, id);
-        id
-    }
-
-    fn store(&mut self, tensor: Tensor) -> Constant {
-        if tensor.element_type().bits() == 0 {
-            return Constant::Held(tensor);
-        }
-        let tensor = tensor.to_contiguous();
-        Constant::Stored(self.weights.reserve(tensor.byte_len(), move |bytes| {
-            bytes.copy_from_slice(tensor.unaligned_bytes());
-            ov_core::io::release(tensor.unaligned_bytes());
-        }))
-    }
-
-    fn lower_node(&mut self, id: NodeId) -> Result<()> {
-        let node = self.model.node(id);
-        let inputs = describe(self.model, node);
-        let (runner, choice, reason) = select(node, &inputs, self.options);
-        tracing::debug!(op = %node.op().kind(), name = node.name(), ?runner, reason, "kernel chosen");
-        let packed = choice
-            .packed
-            .into_iter()
-            .map(|Pack { len, fill }| self.weights.reserve(len, fill))
-            .collect();
-        let inputs = node
-            .inputs()
-            .iter()
-            .enumerate()
-            .map(|(i, v)| self.value(*v, choice.consumed.contains(&i)))
-            .collect();
-        let bodies = self.bodies(node.op())?;
-        let outputs = (0..node.outputs().len() as u32)
-            .map(|output| self.define(Value { node: id, output }))
-            .collect();
-        self.program.nodes.push(NodeDesc {
-            op: node.op().clone_box(),
-            kernel: runner,
-            name: node.name().to_owned(),
-            inputs,
-            outputs,
+    fn select(&self, model: &Model, id: NodeId) -> Result<Selected<Runner>> {
+        let node = model.node(id);
+        let (kernel, choice, reason) = select(node, &describe(model, node), self.0);
+        tracing::debug!(op = %node.op().kind(), name = node.name(), ?kernel, reason, "kernel chosen");
+        Ok(Selected {
+            kernel,
             params: choice.params,
-            packed,
-            bodies,
-        });
-        Ok(())
+            packed: choice.packed.into_iter().map(|Pack { len, fill }| (len, fill)).collect(),
+            consumed: choice.consumed,
+        })
     }
 
-    fn bodies(&mut self, op: &dyn Op) -> Result<Vec<Program>> {
-        control_flow::bodies(op)
-            .into_iter()
-            .map(|body| lower(&prepare(body, self.options)?, self.options, self.weights))
-            .collect()
+    fn body(&self, body: &Model, weights: &mut Weights) -> Result<Program> {
+        lower(&prepare(body, self.0)?, self.0, weights)
     }
 }

@@ -1,6 +1,6 @@
 //! The program: what a blob of this device holds of a compiled model.
 
-pub(crate) use ov_core::program::{Constant, Port, ValueDesc, ValueId, WeightBytes, Weights};
+pub(crate) use ov_core::program::{Constant, Port, ValueId, WeightBytes, Weights};
 use ov_core::{op::OpKind, program};
 
 use crate::kernels::{KERNELS, Kernel};

@@ -1,5 +1,7 @@
 //! The program: what a device's blob holds of a compiled model, without reference to the model that it came from.
 
+mod arena;
+mod build;
 mod decode;
 mod encode;
 
@@ -11,6 +13,8 @@ use crate::{
     tensor::TensorBuffer,
 };
 
+pub use arena::{Lifetime, place};
+pub use build::{Fill, Lowering, Selected, build};
 pub use decode::decode;
 pub use encode::{TENSOR_ALIGNMENT, Weights, encode};
 

@@ -1,10 +1,10 @@
 //! Slots, lifetimes and outputs of a plan under construction.
 
+use ov_core::program::{Lifetime, TENSOR_ALIGNMENT, place};
 use smallvec::SmallVec;
 
 use super::{
     Executable, Given, Home, Plan, PlannedStep, Slot,
-    arena::{self, Lifetime},
     build::{Origin, State},
 };
 use crate::{
@@ -146,7 +146,7 @@ impl<'a> Memory<'a> {
             .map(|r| &self.roots[*r])
             .map(|r| Lifetime { first: r.first, last: r.last, len: r.len })
             .collect();
-        let (offsets, arena_len) = arena::plan(&lifetimes);
+        let (offsets, arena_len) = place(&lifetimes, TENSOR_ALIGNMENT);
         for (root, offset) in arena_roots.iter().zip(offsets) {
             self.roots[*root].home = Some(Home::Arena(offset));
         }

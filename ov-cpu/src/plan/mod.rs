@@ -1,6 +1,5 @@
 //! The plan: a program bound to shapes, ready to run.
 
-mod arena;
 mod build;
 mod frame;
 mod memory;

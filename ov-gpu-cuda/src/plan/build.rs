@@ -5,12 +5,12 @@ use std::collections::{HashMap, HashSet};
 use ov_core::{
     ElementType, Shape,
     op::{OpError, OpResult},
+    program::{Lifetime, place},
 };
 
 use super::{
     Argument, BuildError, Download, Executable, Given, GivenFrom, GraphPart, HostInput, HostPart,
     HostSource, Part, Plan, PlannedLaunch, Signature, Tail, Upload,
-    arena::{Need, place},
     infer::{Inferred, State, infer},
     reads::{needed_nodes, wanted_later},
 };
@@ -73,7 +73,7 @@ struct Builder<'a> {
     outputs: HashMap<ValueId, Vec<usize>>,
     /// Roots of outputs that a download fills.
     filled: HashSet<ValueId>,
-    needs: Vec<Need>,
+    needs: Vec<Lifetime>,
     time: usize,
     parts: Vec<Part>,
     /// Arguments of the launches of each part, and the needs of its copies.
@@ -285,7 +285,7 @@ impl<'a> Builder<'a> {
     }
 
     fn need(&mut self, len: usize, time: usize) -> usize {
-        self.needs.push(Need { len, first: time, last: time });
+        self.needs.push(Lifetime { len, first: time, last: time });
         self.needs.len() - 1
     }
 
@@ -537,7 +537,7 @@ impl<'a> Builder<'a> {
     }
 
     fn finish(self, given: Vec<Given>, tail: Option<Tail>) -> Plan {
-        let (offsets, arena) = place(&self.needs);
+        let (offsets, arena) = place(&self.needs, ALIGNMENT);
         let mut parts = self.parts;
         for (part, drafts) in parts.iter_mut().zip(self.drafts) {
             let Part::Graph(part) = part else { continue };

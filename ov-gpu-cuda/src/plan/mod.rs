@@ -5,7 +5,6 @@
 //! after which the rest is planned for the shapes that came. Within a stage, *parts* follow each other: graphs of
 //! launches, and host steps.
 
-mod arena;
 mod build;
 mod infer;
 mod reads;

@@ -1,18 +1,20 @@
 //! Where buffers lie in the arena: by size, largest first, each in the tightest gap that its lifetime leaves.
 
-/// Alignment of every buffer.
-pub(crate) const ALIGNMENT: usize = 64;
-
 /// A buffer with the steps during which it is alive, both included.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Lifetime {
-    pub(crate) first: usize,
-    pub(crate) last: usize,
-    pub(crate) len: usize,
+pub struct Lifetime {
+    /// The first step.
+    pub first: usize,
+    /// The last step.
+    pub last: usize,
+    /// Bytes.
+    pub len: usize,
 }
 
-/// Offsets of the buffers, in order, and the length of the arena.
-pub(crate) fn plan(buffers: &[Lifetime]) -> (Vec<usize>, usize) {
+/// Offsets of the buffers, in order, multiples of `alignment`, and the length of the arena.
+#[must_use]
+pub fn place(buffers: &[Lifetime], alignment: usize) -> (Vec<usize>, usize) {
+    let rounded = |len: usize| len.next_multiple_of(alignment).max(alignment);
     let mut order: Vec<usize> = (0..buffers.len()).collect();
     order.sort_by_key(|i| (std::cmp::Reverse(buffers[*i].len), buffers[*i].first));
     let mut offsets = vec![0usize; buffers.len()];
@@ -21,7 +23,7 @@ pub(crate) fn plan(buffers: &[Lifetime]) -> (Vec<usize>, usize) {
     let mut total = 0;
     for i in order {
         let buffer = buffers[i];
-        let len = buffer.len.next_multiple_of(ALIGNMENT).max(ALIGNMENT);
+        let len = rounded(buffer.len);
         let (mut end, mut best) = (0usize, None::<(usize, usize)>);
         for &p in &placed {
             let other = buffers[p];
@@ -32,7 +34,7 @@ pub(crate) fn plan(buffers: &[Lifetime]) -> (Vec<usize>, usize) {
             if gap >= len && best.is_none_or(|(size, _)| gap < size) {
                 best = Some((gap, end));
             }
-            end = end.max(offsets[p] + other.len.next_multiple_of(ALIGNMENT).max(ALIGNMENT));
+            end = end.max(offsets[p] + rounded(other.len));
         }
         offsets[i] = best.map_or(end, |(_, offset)| offset);
         total = total.max(offsets[i] + len);
@@ -45,13 +47,16 @@ pub(crate) fn plan(buffers: &[Lifetime]) -> (Vec<usize>, usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const ALIGNMENT: usize = 64;
+
     use proptest::prelude::*;
 
     #[test]
     fn buffers_that_do_not_meet_share_memory() {
         let chain: Vec<Lifetime> =
             (0..10).map(|i| Lifetime { first: i, last: i + 1, len: 1000 }).collect();
-        let (_, total) = plan(&chain);
+        let (_, total) = place(&chain, ALIGNMENT);
         assert_eq!(total, 2 * 1024);
     }
 
@@ -64,7 +69,7 @@ mod tests {
                 .into_iter()
                 .map(|(first, length, len)| Lifetime { first, last: first + length, len })
                 .collect();
-            let (offsets, total) = plan(&buffers);
+            let (offsets, total) = place(&buffers, ALIGNMENT);
             for (i, a) in buffers.iter().enumerate() {
                 prop_assert_eq!(offsets[i] % ALIGNMENT, 0);
                 prop_assert!(offsets[i] + a.len <= total);
