@@ -3,11 +3,12 @@
 use ov_core::{
     Model,
     error::Result,
-    pass::{self, ConvertPrecision, Pass, fuse, layout, recurrent},
+    pass::{self, ConvertPrecision, Pass, chain, fuse, layout, recurrent},
 };
 
 use crate::{
     lower::{self, Options},
+    nodes::is_fusible,
     program::{self, Program, Weights},
 };
 
@@ -27,6 +28,7 @@ pub(crate) fn prepare(model: &Model, options: Options) -> Result<Model> {
     let mut model = layout::channels_last(&model)?;
     fuse::fuse(&mut model)?;
     lower::integer_fuse::fuse(&mut model)?;
+    chain::fuse_element_wise(&mut model, &is_fusible)?;
     Ok(model)
 }
 

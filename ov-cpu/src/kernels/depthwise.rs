@@ -41,11 +41,31 @@ pub struct Epilogue<'a> {
 /// Channels that packed weights are padded to a multiple of.
 pub const PAD: usize = 16;
 
+/// Output rows below which rows are split into items of [`PART`] columns.
+const FEW_ROWS: usize = 8;
+const PART: usize = 32;
+
 impl Depthwise {
-    /// Work items of a batch of `n`: output rows.
+    /// Work items of a batch of `n`: output rows, or parts of them where there are few.
     #[must_use]
     pub fn items(&self, n: usize) -> usize {
-        n * self.output[0]
+        n * self.output[0] * self.parts()
+    }
+
+    /// Items of an output row.
+    fn parts(&self) -> usize {
+        if self.output[0] < FEW_ROWS { self.output[1].div_ceil(PART).max(1) } else { 1 }
+    }
+
+    /// The output row, counted over the batch, and the columns of an item.
+    #[inline(always)]
+    fn part(&self, item: usize) -> (usize, Range<usize>) {
+        let parts = self.parts();
+        let (row, part) = (item / parts, item % parts);
+        if parts == 1 {
+            return (row, 0..self.output[1]);
+        }
+        (row, part * PART..self.output[1].min((part + 1) * PART))
     }
 
     /// Floats of packed weights: `[kh * kw][channels padded to 16]`.
@@ -77,6 +97,16 @@ impl Depthwise {
         let last = before(self.input[axis] + self.pads[axis]).min(self.kernel[axis]);
         before(self.pads[axis]).min(last)..last
     }
+
+    /// The outputs of a row that read inside the input only.
+    #[inline(always)]
+    fn inner_columns(&self) -> Range<usize> {
+        let first = self.pads[1].div_ceil(self.stride[1]).min(self.output[1]);
+        let span = (self.kernel[1].max(1) - 1) * self.dilation[1] + 1;
+        let fit = self.input[1] + self.pads[1];
+        let end = if fit < span { first } else { (fit - span) / self.stride[1] + 1 };
+        first..end.clamp(first, self.output[1])
+    }
 }
 
 /// One output row for one vector of channels.
@@ -95,6 +125,8 @@ struct Strip<'a, S: Simd> {
     high: S::F,
     /// Channels of the vector.
     n: usize,
+    /// Outputs of the row.
+    columns: Range<usize>,
 }
 
 impl<S: Simd> Strip<'_, S> {
@@ -234,12 +266,7 @@ impl<S: Simd> Strip<'_, S> {
     /// The pointers must be those of a valid row.
     #[inline(always)]
     unsafe fn row<const KW: usize, const STRIDE: usize, const FULL: bool>(&self) {
-        let g = self.g;
-        let ow = g.output[1];
-        // Outputs that read inside the input only.
-        let first = g.pads[1].div_ceil(STRIDE).min(ow);
-        let fit = g.input[1] + g.pads[1];
-        let last = if fit < KW { first } else { ((fit - KW) / STRIDE + 1).clamp(first, ow) };
+        let Range { start: first, end: last } = self.g.inner_columns();
         macro_rules! some {
             ($o:ident, $p:literal) => {{
                 // SAFETY: outputs are below ow; those in first..last have all column taps inside.
@@ -253,9 +280,9 @@ impl<S: Simd> Strip<'_, S> {
                 $o += $p;
             }};
         }
-        let mut o = 0;
-        while o < ow {
-            match ow - o {
+        let mut o = self.columns.start;
+        while o < self.columns.end {
+            match self.columns.end - o {
                 // Sevens leave nothing over of the widths 7 and 14.
                 7 | 14 if S::LEN == 16 => some!(o, 7),
                 8.. if S::LEN == 16 => some!(o, 8),
@@ -266,15 +293,65 @@ impl<S: Simd> Strip<'_, S> {
         }
     }
 
+    /// `P` outputs from `o`, all of whose column taps are inside the input.
+    ///
+    /// # Safety
+    /// The outputs must lie in the row and their taps in the input.
+    #[inline(always)]
+    unsafe fn inside_any<const P: usize, const FULL: bool>(&self, o: usize) {
+        let (s, g) = (self.s, self.g);
+        let padded = g.channels.next_multiple_of(PAD);
+        let mut acc = [self.bias; P];
+        let row_step = g.dilation[0] * g.input[1] * g.channels;
+        let (across, tap_step) = (g.stride[1] * g.channels, g.dilation[1] * g.channels);
+        for k in 0..self.rows {
+            // SAFETY: tap rows and columns are inside by the caller's contract; weights are padded to whole vectors.
+            unsafe {
+                let mut x = self.x.add(k * row_step + (o * g.stride[1] - g.pads[1]) * g.channels);
+                let mut w = self.w.add(k * g.kernel[1] * padded);
+                for _ in 0..g.kernel[1] {
+                    let weight = s.load(w);
+                    for (p, acc) in acc.iter_mut().enumerate() {
+                        *acc = s.fma(self.load::<FULL>(x.add(p * across)), weight, *acc);
+                    }
+                    x = x.wrapping_add(tap_step);
+                    w = w.wrapping_add(padded);
+                }
+            }
+        }
+        for (p, a) in acc.iter().enumerate() {
+            // SAFETY: the outputs lie in the row.
+            unsafe { self.store::<FULL>(o + p, *a) };
+        }
+    }
+
     /// A row whose taps have no kernel of their own.
     ///
     /// # Safety
     /// The pointers must be those of a valid row.
     #[inline(always)]
     unsafe fn row_any<const FULL: bool>(&self) {
-        for o in 0..self.g.output[1] {
-            // SAFETY: outputs are below the width.
-            unsafe { self.any::<FULL>(o) };
+        let inner = self.g.inner_columns();
+        let mut o = self.columns.start;
+        while o < self.columns.end {
+            let left = if inner.contains(&o) { inner.end.min(self.columns.end) - o } else { 0 };
+            // SAFETY: outputs are below the width; those of `inner` have all column taps inside.
+            unsafe {
+                match left {
+                    8.. if S::LEN == 16 => {
+                        self.inside_any::<8, FULL>(o);
+                        o += 8;
+                    }
+                    4.. => {
+                        self.inside_any::<4, FULL>(o);
+                        o += 4;
+                    }
+                    _ => {
+                        self.any::<FULL>(o);
+                        o += 1;
+                    }
+                }
+            }
         }
     }
 
@@ -309,15 +386,16 @@ fn body<S: Simd>(
     out: &Out<'_, f32>,
     item: usize,
 ) {
-    let (n, oh) = (item / g.output[0], item % g.output[0]);
+    let (row, columns) = g.part(item);
+    let (n, oh) = (row / g.output[0], row % g.output[0]);
     let plane = g.input[0] * g.input[1] * g.channels;
     let width = g.output[1] * g.channels;
     let padded = g.channels.next_multiple_of(PAD);
     let taps = g.taps(0, oh);
     let image = &x[n * plane..(n + 1) * plane];
     assert!(packed.len() >= g.packed_len(), "weights shorter than their packed length");
-    let y = out.at(item * width, width);
-    let residual = epilogue.residual.map(|r| r[item * width..(item + 1) * width].as_ptr());
+    let y = out.at(row * width, width);
+    let residual = epilogue.residual.map(|r| r[row * width..(row + 1) * width].as_ptr());
     let top = if taps.is_empty() {
         0
     } else {
@@ -344,6 +422,7 @@ fn body<S: Simd>(
                 low: s.splat(low),
                 high: s.splat(high),
                 n,
+                columns: columns.clone(),
             };
             if n == S::LEN { strip.run::<true>() } else { strip.run::<false>() }
         }
@@ -359,7 +438,7 @@ instantiate! {
 }
 
 /// Convolves `x: [n, height, width, channels]` with `packed` weights ([`Depthwise::pack`]) into
-/// `out`, rows `range` of [`Depthwise::items`].
+/// `out`, items `range` of [`Depthwise::items`].
 ///
 /// # Panics
 /// If a slice is shorter than the geometry needs.
@@ -378,9 +457,12 @@ pub fn depthwise_f32(
         let bounds = clamp.unwrap_or((f32::NEG_INFINITY, f32::INFINITY));
         row_f32(isa, geometry, x, packed, epilogue, bounds, out, item);
         if clamp.is_none() {
-            // SAFETY: the row belongs to this item, and the kernel above is done with it.
-            let row = unsafe { out.slice(item * width..(item + 1) * width) };
-            activation::apply_slice(isa, epilogue.activation, row);
+            let (row, columns) = geometry.part(item);
+            let at = row * width;
+            let part = at + columns.start * geometry.channels..at + columns.end * geometry.channels;
+            // SAFETY: the part belongs to this item, and the kernel above is done with it.
+            let part = unsafe { out.slice(part) };
+            activation::apply_slice(isa, epilogue.activation, part);
         }
     }
 }
@@ -453,6 +535,10 @@ mod tests {
             case(16, 1, 1, 3, 3, 1, 1, 1),
             case(1, 4, 4, 1, 1, 1, 1, 0),
             case(20, 16, 31, 7, 7, 2, 1, 3),
+            case(18, 1, 101, 1, 3, 1, 16, 0),
+            case(9, 2, 75, 3, 31, 1, 1, 1),
+            case(20, 9, 40, 3, 3, 1, 4, 4),
+            case(3, 1, 77, 1, 5, 3, 2, 0),
         ];
         for isa in Isa::available() {
             for (k, g) in table.iter().enumerate() {

@@ -10,6 +10,7 @@ use ov_core::{
             Abs, Acos, Acosh, Asin, Asinh, Atan, Atanh, Ceiling, Clamp, Cos, Cosh, Elu, Erf, Exp,
             Floor, Gelu, HSigmoid, HSwish, HardSigmoid, Log, Mish, Negative, PRelu, Relu, Round,
             RoundMode, Sigmoid, Sign, Sin, Sinh, SoftPlus, SoftSign, Sqrt, Swish, Tan, Tanh,
+            slope_as_channels,
         },
         arithmetic::{
             Add, Divide, FloorMod, Maximum, Minimum, Mod, Multiply, Power, SquaredDifference,
@@ -95,6 +96,7 @@ const BINARY: &[OpKind] = &[
     SquaredDifference::KIND,
     Mod::KIND,
     FloorMod::KIND,
+    PRelu::KIND,
 ];
 
 const COMPARE: &[OpKind] =
@@ -115,7 +117,11 @@ fn broadcast_error(e: impl std::fmt::Display) -> OpError {
 }
 
 /// The function of one element that an operator computes; `scalar(i)` is the constant of one element behind input `i`.
-fn unary_of(op: &dyn Op, inputs: usize, scalar: &dyn Fn(usize) -> Option<f32>) -> Option<UnaryOp> {
+pub(super) fn unary_of(
+    op: &dyn Op,
+    inputs: usize,
+    scalar: &dyn Fn(usize) -> Option<f32>,
+) -> Option<UnaryOp> {
     let simple: &[(OpKind, UnaryOp)] = &[
         (Abs::KIND, UnaryOp::Abs),
         (Negative::KIND, UnaryOp::Neg),
@@ -240,6 +246,10 @@ fn broadcast_step<const N: usize>(
     for (slot, input) in shapes.iter_mut().zip(cx.inputs) {
         *slot = input.shape;
     }
+    let slope = cx.op.is::<PRelu>().then(|| slope_as_channels(shapes[1], shapes[0]));
+    if let Some(slope) = &slope {
+        shapes[1] = slope;
+    }
     let plan = BroadcastPlan::new(shapes).map_err(broadcast_error)?;
     Bound::step(BroadcastStep { isa: cx.isa, plan, work })
 }
@@ -251,7 +261,8 @@ fn numpy_only(view: &NodeView<'_>) -> Result<(), Reject> {
     Ok(())
 }
 
-fn binary_op(op: &dyn Op) -> Option<BinaryOp> {
+/// The function of two elements that an operator computes.
+pub(super) fn binary_op(op: &dyn Op) -> Option<BinaryOp> {
     [
         (Add::KIND, BinaryOp::Add),
         (Subtract::KIND, BinaryOp::Sub),
@@ -263,6 +274,7 @@ fn binary_op(op: &dyn Op) -> Option<BinaryOp> {
         (SquaredDifference::KIND, BinaryOp::SquaredDifference),
         (Mod::KIND, BinaryOp::Mod),
         (FloorMod::KIND, BinaryOp::FloorMod),
+        (PRelu::KIND, BinaryOp::PRelu),
     ]
     .into_iter()
     .find(|(kind, _)| *kind == op.kind())

@@ -2,10 +2,12 @@
 
 mod attention;
 mod byte_weights;
+mod chain;
 mod convert;
 mod convolution;
 mod cost;
 mod eltwise;
+mod group_norm;
 mod indexing;
 mod integer;
 mod integer_depthwise;
@@ -15,6 +17,7 @@ mod movement;
 mod pad;
 mod pad_edge;
 mod pooling;
+mod predicate;
 mod product;
 mod quantize;
 mod recurrent;
@@ -34,6 +37,7 @@ use ov_core::{
     op::{Attribute, AttributeVisitor, Op, OpError, OpKind, OpResult, OutputType},
 };
 
+pub(crate) use chain::is_fusible;
 pub(crate) use reference::{LentInput, Results, evaluate_lent};
 
 use crate::{kernels::out::Out, simd::Isa, team::Barrier};
@@ -378,9 +382,12 @@ const FAMILIES: &[&[KernelEntry]] = &[
     pad::KERNELS,
     pad_edge::KERNELS,
     indexing::KERNELS,
+    chain::KERNELS,
     eltwise::KERNELS,
+    predicate::KERNELS,
     convert::KERNELS,
     rows::KERNELS,
+    group_norm::KERNELS,
     attention::KERNELS,
     resize::KERNELS,
     trees::KERNELS,

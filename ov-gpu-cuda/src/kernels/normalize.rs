@@ -4,9 +4,12 @@ use std::borrow::Cow;
 
 use ov_core::{
     ElementType,
-    op::normalization::{
-        GroupNormalization, LayerNormalization, Mvn, MvnEpsilon, NormalizeL2, NormalizeL2Mode,
-        RmsNorm,
+    op::{
+        fused::group_norm::GroupNormLast,
+        normalization::{
+            GroupNormalization, LayerNormalization, Mvn, MvnEpsilon, NormalizeL2, NormalizeL2Mode,
+            RmsNorm,
+        },
     },
 };
 
@@ -57,7 +60,11 @@ fn select(node: &Selecting<'_>) -> Option<Result<Choice, Reject>> {
     let op = node.op;
     let host: &[usize] = if op.is::<Mvn>() || op.is::<NormalizeL2>() {
         &[1]
-    } else if op.is::<LayerNormalization>() || op.is::<RmsNorm>() || op.is::<GroupNormalization>() {
+    } else if op.is::<LayerNormalization>()
+        || op.is::<RmsNorm>()
+        || op.is::<GroupNormalization>()
+        || op.is::<GroupNormLast>()
+    {
         &[]
     } else {
         return None;
@@ -127,23 +134,51 @@ fn plan(node: &Binding<'_>) -> Result<Plan, Reject> {
         };
         return axes(node, false, divisor, op.eps);
     }
+    if let Some(op) = node.op.downcast::<GroupNormLast>() {
+        let (channels, shape) = (node.inputs[0].shape.last(), node.inputs[0].shape);
+        let (groups, members) = groups(op.num_groups, channels, shape)?;
+        let pixels = shape[1..shape.rank() - 1].iter().product();
+        return Ok(Plan {
+            dims: vec![shape[0], pixels, groups, members],
+            grouped: vec![false, true, false, true],
+            ..group_plan(op.epsilon, vec![0, 0, members as i64, 1])
+        });
+    }
     let op: &GroupNormalization = node.op.downcast().ok_or("is another operator")?;
     let shape = node.inputs[0].shape;
-    let groups = usize::try_from(op.num_groups).ok().filter(|g| *g > 0);
-    let groups = groups.filter(|g| shape.rank() >= 2 && shape[1].is_multiple_of(*g));
-    let groups =
-        groups.ok_or_else(|| Reject::from(format!("{} groups of {shape}", op.num_groups)))?;
-    let members = shape[1] / groups;
-    let per_channel = Some(vec![0, members as i64, 1, 0]);
+    let (groups, members) = groups(op.num_groups, shape.get(1), shape)?;
     Ok(Plan {
         dims: vec![shape[0], groups, members, shape[2..].iter().product()],
         grouped: vec![false, false, true, true],
-        scale: per_channel.clone(),
-        bias: per_channel,
+        ..group_plan(op.epsilon, vec![0, members as i64, 1, 0])
+    })
+}
+
+/// Groups of `shape`, and the channels of each.
+fn groups(
+    groups: i64,
+    channels: Option<&usize>,
+    shape: &[usize],
+) -> Result<(usize, usize), Reject> {
+    let count = usize::try_from(groups).ok().filter(|g| *g > 0 && shape.len() >= 2);
+    count
+        .zip(channels)
+        .filter(|(groups, channels)| channels.is_multiple_of(*groups))
+        .map(|(groups, channels)| (groups, channels / groups))
+        .ok_or_else(|| Reject::from(format!("{groups} groups of {shape:?}")))
+}
+
+/// A normalization of groups with scale and bias per channel, which have these strides.
+fn group_plan(epsilon: f64, per_channel: Vec<i64>) -> Plan {
+    Plan {
+        dims: Vec::new(),
+        grouped: Vec::new(),
+        scale: Some(per_channel.clone()),
+        bias: Some(per_channel),
         centred: true,
         divisor: Divisor::RootOfMean,
-        epsilon: op.epsilon,
-    })
+        epsilon,
+    }
 }
 
 impl Plan {

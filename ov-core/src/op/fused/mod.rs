@@ -5,6 +5,7 @@ pub mod activation;
 pub mod convolution;
 pub mod common;
 pub mod element_wise;
+pub mod group_norm;
 pub mod integer;
 pub mod layout;
 pub mod matmul;
@@ -22,6 +23,7 @@ pub const OPS: &[OpEntry] = &[];
 const FUSED: &[&[OpEntry]] = &[
     convolution::OPS,
     element_wise::OPS,
+    group_norm::OPS,
     integer::OPS,
     matmul::OPS,
     pooling::OPS,

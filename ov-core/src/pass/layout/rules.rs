@@ -6,10 +6,12 @@ use crate::{
     model::{NodeId, Value},
     op::{
         Attribute, AttributeVisitor, Op, OpResult,
+        activation::slope_as_channels,
         convolution::{
             Convolution, ConvolutionBackpropData, GroupConvolution, GroupConvolutionBackpropData,
         },
         gather::Gather,
+        normalization::GroupNormalization,
         normalize_axis,
         pooling::{AvgPool, AvgPool1, AvgPool14, MaxPool, MaxPool1, MaxPool8},
         transpose::Transpose,
@@ -19,6 +21,7 @@ use crate::{
 use super::{Layout, padded_rank, quantized, transposed};
 use crate::op::fused::{
     convolution::FusedConvolution,
+    group_norm::GroupNormLast,
     integer::IntegerConvolution,
     layout::{permute, to_last, to_planar},
     pooling::{PoolLast, PoolMode},
@@ -153,6 +156,8 @@ pub(super) fn apply(layout: &mut Layout<'_>, id: NodeId) -> Result<bool> {
         "Split" | "VariadicSplit" => turned_input(layout, id, data, rank, 1),
         "Interpolate" => turned_input(layout, id, data, rank, node.inputs().len() - 1),
         "MVN" => turned_input(layout, id, data, rank, 1),
+        "GroupNormalization" => group_norm(layout, id, data, rank),
+        "PReLU" => slopes(layout, id, data, rank),
         "Slice" if node.inputs().len() == 5 => turned_input(layout, id, data, rank, 4),
         "Pad" => pad(layout, id, data, rank),
         name if name.starts_with("Reduce") => reduce(layout, id, data, rank),
@@ -409,6 +414,38 @@ fn pad(layout: &mut Layout<'_>, id: NodeId, data: Value, rank: usize) -> Result<
         inputs.push(layout.plain(value)?);
     }
     layout.give_last(id, op, &inputs)?;
+    Ok(true)
+}
+
+fn group_norm(layout: &mut Layout<'_>, id: NodeId, data: Value, rank: usize) -> Result<bool> {
+    let node = layout.old.node(id);
+    let Some(GroupNormalization { num_groups, epsilon }) = node.op_as().cloned() else {
+        return Ok(false);
+    };
+    if rank < 3 {
+        return Ok(false);
+    }
+    let (scale, bias) = (node.inputs()[1], node.inputs()[2]);
+    let inputs = [layout.last(data)?, layout.plain(scale)?, layout.plain(bias)?];
+    layout.give_last(id, Box::new(GroupNormLast { num_groups, epsilon }), &inputs)?;
+    Ok(true)
+}
+
+/// PReLU, whose slopes get the rank of the data, so that they broadcast as in numpy.
+fn slopes(layout: &mut Layout<'_>, id: NodeId, data: Value, rank: usize) -> Result<bool> {
+    let slope = layout.old.node(id).inputs()[1];
+    let (Some(tensor), Some(extents)) =
+        (layout.old.constant(slope).cloned(), layout.shape(data).to_shape())
+    else {
+        return Ok(false);
+    };
+    if tensor.element_type().bits() < 8 || rank < 3 {
+        return Ok(false);
+    }
+    let shape = padded_rank(&slope_as_channels(tensor.shape(), &extents), rank);
+    let turned = permute(&tensor.reshape(shape)?, &to_last(rank))?.to_contiguous();
+    let inputs = [layout.last(data)?, layout.constant(turned)];
+    layout.give_last(id, layout.old.node(id).op().clone_box(), &inputs)?;
     Ok(true)
 }
 

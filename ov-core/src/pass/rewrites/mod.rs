@@ -6,6 +6,7 @@ mod batch_norm;
 mod convert;
 mod factors;
 mod gelu;
+mod group_norm;
 mod hard_swish;
 mod identity;
 mod inline_if;
@@ -48,6 +49,9 @@ pub const FUSIONS: &[Rewrite] = &[
     layer_norm::SCALE,
     layer_norm::BIAS,
     rms_norm::REWRITE,
+    group_norm::RESHAPED,
+    group_norm::SCALE,
+    group_norm::BIAS,
     attention::REWRITE,
     // After the activations, whose constants they would join with neighbouring ones.
     arithmetic::CHAIN,

@@ -2,6 +2,7 @@
 
 pub mod binary;
 pub mod broadcast;
+pub mod predicate;
 pub mod program;
 pub mod trig;
 pub mod unary;

@@ -1,6 +1,7 @@
 //! Group normalisation, channels last; instance normalisation is a group per channel.
 #![allow(unsafe_code, reason = "vector loads and stores at computed offsets")]
 
+use std::fmt;
 use std::ops::Range;
 
 use crate::kernels::out::Out;
@@ -50,6 +51,27 @@ impl GroupNorm<'_> {
     #[must_use]
     pub fn scratch_len(&self) -> usize {
         2 * self.block()
+    }
+
+    /// The pixels that thread `part` of `parts` takes in [`group_norm_shared_f32`].
+    fn part(&self, part: usize, parts: usize) -> Range<usize> {
+        self.pixels * part / parts..self.pixels * (part + 1) / parts
+    }
+
+    /// From sums of squared differences per channel and means per channel, of whole groups from channel `first` on, to a
+    /// factor and an addend per channel.
+    fn coefficients(&self, first: usize, squares: &mut [f32], means: &mut [f32]) {
+        let group = self.group();
+        let count = (self.pixels * group) as f32;
+        let groups = squares.chunks_mut(group).zip(means.chunks_mut(group));
+        for (g, (a, b)) in groups.enumerate() {
+            let inverse = 1.0 / (a.iter().sum::<f32>() / count + self.eps).sqrt();
+            for (i, (a, b)) in a.iter_mut().zip(b).enumerate() {
+                let c = first + g * group + i;
+                *a = inverse * self.scale.map_or(1.0, |s| s[c]);
+                *b = self.bias.map_or(0.0, |b| b[c]) - *b * *a;
+            }
+        }
     }
 }
 
@@ -127,27 +149,139 @@ fn body<S: Simd>(
             }
             sums::<S, true>(s, x, pixels, channels, b, a);
         }
-        for (g, (a, b)) in a.chunks_mut(group).zip(b.chunks_mut(group)).enumerate() {
-            let inverse = 1.0 / (a.iter().sum::<f32>() / count + norm.eps).sqrt();
-            for (i, (a, b)) in a.iter_mut().zip(b).enumerate() {
-                let c = first + g * group + i;
-                *a = inverse * norm.scale.map_or(1.0, |s| s[c]);
-                *b = norm.bias.map_or(0.0, |b| b[c]) - *b * *a;
+        norm.coefficients(first, a, b);
+        // SAFETY: channels first..first + width exist in every pixel of the image; the item's channels of the output are
+        // its own.
+        unsafe { apply(s, x.add(first), y.add(first), pixels, channels, a, b) };
+    }
+}
+
+/// `y[c] = x[c] * scale[c] + shift[c]` for every pixel.
+///
+/// # Safety
+/// Every pixel, `stride` elements apart from `x` and `y`, must have `scale.len()` channels.
+#[inline(always)]
+unsafe fn apply<S: Simd>(
+    s: S,
+    x: *const f32,
+    y: *mut f32,
+    pixels: usize,
+    stride: usize,
+    scale: &[f32],
+    shift: &[f32],
+) {
+    for p in 0..pixels {
+        let mut c = 0;
+        while c < scale.len() {
+            let n = S::LEN.min(scale.len() - c);
+            // SAFETY: as the caller promises; both slices have the same length.
+            unsafe {
+                let at = p * stride + c;
+                let (k, m) = (s.load_n(scale[c..].as_ptr(), n), s.load_n(shift[c..].as_ptr(), n));
+                s.store_n(y.add(at), s.fma(s.load_n(x.add(at), n), k, m), n);
             }
+            c += n;
         }
-        for p in 0..pixels {
-            let mut c = 0;
-            while c < width {
-                let n = S::LEN.min(width - c);
-                // SAFETY: as above; the item's channels of the output are its own.
-                unsafe {
-                    let at = p * channels + first + c;
-                    let (k, m) = (s.load_n(a.as_ptr().add(c), n), s.load_n(b.as_ptr().add(c), n));
-                    s.store_n(y.add(at), s.fma(s.load_n(x.add(at), n), k, m), n);
-                }
-                c += n;
+    }
+}
+
+/// Replaces this thread's sums per channel with those of all threads, which meet in `wait`; each puts its own into the
+/// output's pixel `row` after the first of its part. False when `wait` gives false.
+#[inline(always)]
+fn exchange<S: Simd>(
+    s: S,
+    norm: &GroupNorm<'_>,
+    share: &Share<'_>,
+    plane: usize,
+    row: usize,
+    sums: &mut [f32],
+    out: &Out<'_, f32>,
+) -> bool {
+    if share.parts == 1 {
+        return true;
+    }
+    let channels = norm.channels;
+    let at = |part: usize| {
+        let first = norm.part(part, share.parts).start;
+        out.at(plane + (first + row) * channels, channels)
+    };
+    // SAFETY: a part has two pixels at least, which only its thread writes, and all channels of one fit.
+    unsafe { sums.as_ptr().copy_to_nonoverlapping(at(share.part), channels) };
+    if !(share.wait)() {
+        return false;
+    }
+    sums.fill(0.0);
+    for part in 0..share.parts {
+        let from = at(part).cast_const();
+        let mut c = 0;
+        while c < channels {
+            let n = S::LEN.min(channels - c);
+            // SAFETY: as above; between two waits nobody writes this pixel.
+            unsafe {
+                let sum = s.add(s.load_n(sums[c..].as_ptr(), n), s.load_n(from.add(c), n));
+                s.store_n(sums[c..].as_mut_ptr(), sum, n);
             }
+            c += n;
         }
+    }
+    true
+}
+
+/// One of several threads that normalise the same images.
+#[derive(Clone, Copy)]
+pub struct Share<'a> {
+    /// Which one.
+    pub part: usize,
+    /// Of how many.
+    pub parts: usize,
+    /// Returns when all have called it; false when one of them failed.
+    pub wait: &'a dyn Fn() -> bool,
+}
+
+impl fmt::Debug for Share<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "part {} of {}", self.part, self.parts)
+    }
+}
+
+#[inline(always)]
+fn shared_body<S: Simd>(
+    s: S,
+    norm: &GroupNorm<'_>,
+    x: &[f32],
+    scratch: &mut [f32],
+    out: &Out<'_, f32>,
+    share: &Share<'_>,
+) {
+    let (pixels, channels, group) = (norm.pixels, norm.channels, norm.group());
+    if pixels == 0 || group == 0 {
+        return;
+    }
+    let (a, rest) = scratch.split_at_mut(channels);
+    let b = &mut rest[..channels];
+    let count = (pixels * group) as f32;
+    let part = norm.part(share.part, share.parts);
+    for (image, x) in x.chunks_exact(pixels * channels).enumerate() {
+        let plane = image * pixels * channels;
+        let x = x[part.start * channels..part.end * channels].as_ptr();
+        // SAFETY: every pixel of the part has all channels.
+        unsafe { sums::<S, false>(s, x, part.len(), channels, b, a) };
+        if !exchange(s, norm, share, plane, 0, a, out) {
+            return;
+        }
+        for (a, b) in a.chunks_mut(group).zip(b.chunks_mut(group)) {
+            b.fill(a.iter().sum::<f32>() / count);
+        }
+        // SAFETY: as above.
+        unsafe { sums::<S, true>(s, x, part.len(), channels, b, a) };
+        // The second wait: nobody reads sums in the output any more.
+        if !exchange(s, norm, share, plane, 1, a, out) || !(share.parts == 1 || (share.wait)()) {
+            return;
+        }
+        norm.coefficients(0, a, b);
+        let y = out.at(plane + part.start * channels, part.len() * channels);
+        // SAFETY: as above; the pixels of the part are this thread's.
+        unsafe { apply(s, x, y, part.len(), channels, a, b) };
     }
 }
 
@@ -160,6 +294,15 @@ instantiate! {
         norm: &GroupNorm<'_>, x: &[f32], scratch: &mut [f32], out: &Out<'_, f32>,
         range: Range<usize>,
     ) = body;
+
+    /// [`group_norm_f32`] of all images by several threads at once, each of which takes a part of the pixels: for few
+    /// groups. A part has two pixels at least, `scratch` twice the channels.
+    ///
+    /// # Panics
+    /// If a slice is shorter than its shape.
+    pub fn group_norm_shared_f32(
+        norm: &GroupNorm<'_>, x: &[f32], scratch: &mut [f32], out: &Out<'_, f32>, share: &Share<'_>,
+    ) = shared_body;
 }
 
 #[cfg(test)]
@@ -199,6 +342,32 @@ mod tests {
                     let mut scratch = vec![f32::NAN; norm.scratch_len()];
                     group_norm_f32(isa, &norm, &x, &mut scratch, &out, 0..items / 2);
                     group_norm_f32(isa, &norm, &x, &mut scratch, &out, items / 2..items);
+                    let whole = y.clone();
+                    for parts in 1..=3usize.min(pixels / 2).max(1) {
+                        y.fill(9.0);
+                        let (start, len) = (y.as_mut_ptr() as usize, y.len());
+                        let barrier = std::sync::Barrier::new(parts);
+                        std::thread::scope(|scope| {
+                            for part in 0..parts {
+                                let (norm, x, barrier) = (&norm, &x, &barrier);
+                                scope.spawn(move || {
+                                    // SAFETY: `y` outlives the threads, which write disjoint parts of it.
+                                    let out =
+                                        unsafe { Out::from_raw_parts(start as *mut f32, len) };
+                                    let wait = || {
+                                        barrier.wait();
+                                        true
+                                    };
+                                    let share = Share { part, parts, wait: &wait };
+                                    let mut scratch = vec![f32::NAN; 2 * channels];
+                                    group_norm_shared_f32(isa, norm, x, &mut scratch, &out, &share);
+                                });
+                            }
+                        });
+                        let what = format!("{isa} {pixels} {channels} {groups} by {parts}");
+                        let whole: Vec<f64> = whole.iter().map(|v| f64::from(*v)).collect();
+                        assert_close(&y, &whole, 3e-5, &what);
+                    }
                     let group = channels / groups;
                     let mut e = vec![0.0; x.len()];
                     for image in 0..2 {

@@ -32,12 +32,15 @@ pub enum Affine<'a> {
         /// Addends, or none.
         bias: Option<&'a [f32]>,
     },
-    /// Row `r` has entry `r % scale.len()`: instance normalisation with spatial rows.
-    Rows {
+    /// A row is `per_row` segments of equal length, and segment `s` of all rows has entry `s % scale.len()`: groups of
+    /// planar channels, of which a row has one for instance normalisation.
+    Segments {
         /// Factors.
         scale: &'a [f32],
         /// Addends, or none.
         bias: Option<&'a [f32]>,
+        /// Segments of a row.
+        per_row: usize,
     },
 }
 
@@ -169,8 +172,8 @@ fn body<S: Simd>(
             _ => 1.0 / (variance(s, row, mean) + norm.eps).sqrt(),
         };
         let (k, m) = (s.splat(scale), s.splat(mean));
-        // SAFETY: n elements at `input` and `y`; scale and bias have n elements (checked here)
-        // or one per row.
+        // SAFETY: n elements at `input` and `y`, of which segments are parts; scale and bias have n elements (checked
+        // here) or one per segment.
         unsafe {
             match norm.affine {
                 Affine::None => map(
@@ -206,18 +209,21 @@ fn body<S: Simd>(
                         },
                     );
                 }
-                Affine::Rows { scale, bias } => {
-                    let at = item % scale.len();
-                    let k = s.mul(k, s.splat(scale[at]));
-                    let b = s.splat(bias.map_or(0.0, |b| b[at]));
-                    map(
-                        s,
-                        input,
-                        y,
-                        n,
-                        #[inline(always)]
-                        |v, _, _| s.fma(s.sub(v, m), k, b),
-                    );
+                Affine::Segments { scale, bias, per_row } => {
+                    let segment = n / per_row;
+                    for part in 0..per_row {
+                        let at = (item * per_row + part) % scale.len();
+                        let k = s.mul(k, s.splat(scale[at]));
+                        let b = s.splat(bias.map_or(0.0, |b| b[at]));
+                        map(
+                            s,
+                            input.add(part * segment),
+                            y.add(part * segment),
+                            segment,
+                            #[inline(always)]
+                            |v, _, _| s.fma(s.sub(v, m), k, b),
+                        );
+                    }
                 }
             }
         }
@@ -250,11 +256,12 @@ mod tests {
                 let x: Vec<f32> = values(rows * n, 1).iter().map(|x| x + 50.0).collect();
                 let r = values(rows * n, 2);
                 let (g, b) = (values(n, 3), values(n, 4));
+                let per_row = 2 - n % 2;
                 let affines = [
                     Affine::None,
                     Affine::Columns { scale: &g, bias: Some(&b) },
                     Affine::Columns { scale: &g, bias: None },
-                    Affine::Rows { scale: &[0.5, -2.0], bias: Some(&[1.0, 3.0]) },
+                    Affine::Segments { scale: &[0.5, -2.0], bias: Some(&[1.0, 3.0]), per_row },
                 ];
                 for (k, affine) in affines.into_iter().enumerate() {
                     for statistics in [
@@ -299,7 +306,10 @@ mod tests {
                                     0 => t,
                                     1 => t * f64::from(g[i]) + f64::from(b[i]),
                                     2 => t * f64::from(g[i]),
-                                    _ => t * [0.5, -2.0][row % 2] + [1.0, 3.0][row % 2],
+                                    _ => {
+                                        let at = (row * per_row + i / (n / per_row)) % 2;
+                                        t * [0.5, -2.0][at] + [1.0, 3.0][at]
+                                    }
                                 });
                             }
                         }

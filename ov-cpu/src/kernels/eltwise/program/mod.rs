@@ -1,19 +1,15 @@
 //! Fused element-wise programs: a chain of operations over tiles that stay in the first-level
 //! cache, one pass over memory for the whole chain.
 
-mod code;
 mod run;
 
 use std::ops::Range;
 
-pub use code::{DecodeError, decode, encode};
-
-use crate::kernels::eltwise::binary::{BinaryOp, CompareOp};
+use crate::kernels::eltwise::binary::BinaryOp;
 use crate::kernels::eltwise::broadcast::{BroadcastError, BroadcastPlan};
 use crate::kernels::eltwise::unary::UnaryOp;
 use crate::kernels::out::Out;
 use crate::simd::Isa;
-use crate::simd::activation::Activation;
 
 /// Elements of a tile.
 pub const TILE: usize = 512;
@@ -34,33 +30,16 @@ pub enum Instruction {
     Unary(UnaryOp, Value),
     /// `op(a, b)`
     Binary(BinaryOp, Value, Value),
-    /// `a * b + c`
-    MulAdd(Value, Value, Value),
-    /// 1 where `op(a, b)`, else 0.
-    Compare(CompareOp, Value, Value),
-    /// `a` where the condition is not 0, else `b`.
-    Select(Value, Value, Value),
 }
 
 impl Instruction {
     /// The values that it reads.
     pub fn operands(&self) -> impl Iterator<Item = Value> + use<> {
-        let (a, n) = match *self {
-            Self::Unary(_, x) => ([x, 0, 0], 1),
-            Self::Binary(_, a, b) | Self::Compare(_, a, b) => ([a, b, 0], 2),
-            Self::MulAdd(a, b, c) | Self::Select(a, b, c) => ([a, b, c], 3),
+        let (operands, n) = match *self {
+            Self::Unary(_, x) => ([x, 0], 1),
+            Self::Binary(_, a, b) => ([a, b], 2),
         };
-        a.into_iter().take(n)
-    }
-
-    fn map(self, f: impl Fn(Value) -> Value) -> Self {
-        match self {
-            Self::Unary(op, x) => Self::Unary(op, f(x)),
-            Self::Binary(op, a, b) => Self::Binary(op, f(a), f(b)),
-            Self::Compare(op, a, b) => Self::Compare(op, f(a), f(b)),
-            Self::MulAdd(a, b, c) => Self::MulAdd(f(a), f(b), f(c)),
-            Self::Select(a, b, c) => Self::Select(f(a), f(b), f(c)),
-        }
+        operands.into_iter().take(n)
     }
 }
 
@@ -162,86 +141,6 @@ impl Program {
 
     fn first_result(&self) -> usize {
         self.inputs + self.constants.len()
-    }
-
-    fn uses(&self) -> Vec<usize> {
-        let mut uses = vec![0; self.first_result() + self.instructions.len()];
-        let operands = self.instructions.iter().flat_map(Instruction::operands);
-        for v in operands.chain(self.outputs.iter().copied()) {
-            uses[usize::from(v)] += 1;
-        }
-        uses
-    }
-
-    /// The same program with `a * b` then `+ c` as one instruction, `x * sigmoid(x)` as `SiLU`,
-    /// and without instructions that nothing reads.
-    #[must_use]
-    pub fn fused(&self) -> Self {
-        let first = self.first_result();
-        let mut next = self.clone();
-        let uses = self.uses();
-        let made_by = |v: Value| usize::from(v).checked_sub(first);
-        for at in 0..next.instructions.len() {
-            let single = |v: Value| made_by(v).filter(|_| uses[usize::from(v)] == 1);
-            let replaced =
-                match next.instructions[at] {
-                    Instruction::Binary(BinaryOp::Add, a, b) => [(a, b), (b, a)]
-                        .into_iter()
-                        .find_map(|(m, c)| match next.instructions[single(m)?] {
-                            Instruction::Binary(BinaryOp::Mul, x, y) => {
-                                Some(Instruction::MulAdd(x, y, c))
-                            }
-                            _ => None,
-                        }),
-                    Instruction::Binary(BinaryOp::Mul, a, b) => [(a, b), (b, a)]
-                        .into_iter()
-                        .find_map(|(sigmoid, x)| match next.instructions[single(sigmoid)?] {
-                            Instruction::Unary(UnaryOp::Activation(Activation::Sigmoid), y)
-                                if x == y =>
-                            {
-                                Some(Instruction::Unary(UnaryOp::Activation(Activation::Silu), x))
-                            }
-                            _ => None,
-                        }),
-                    _ => None,
-                };
-            if let Some(i) = replaced {
-                next.instructions[at] = i;
-            }
-        }
-        next.without_unread()
-    }
-
-    fn without_unread(&self) -> Self {
-        let first = self.first_result();
-        let mut read = vec![false; first + self.instructions.len()];
-        for v in &self.outputs {
-            read[usize::from(*v)] = true;
-        }
-        for (at, i) in self.instructions.iter().enumerate().rev() {
-            if read[first + at] {
-                i.operands().for_each(|v| read[usize::from(v)] = true);
-            }
-        }
-        let mut renamed: Vec<Value> = (0..read.len() as Value).collect();
-        let mut kept = first as Value;
-        for at in first..read.len() {
-            renamed[at] = kept;
-            kept += Value::from(read[at]);
-        }
-        let rename = |v: Value| renamed[usize::from(v)];
-        Self {
-            inputs: self.inputs,
-            constants: self.constants.clone(),
-            instructions: self
-                .instructions
-                .iter()
-                .enumerate()
-                .filter(|(at, _)| read[first + at])
-                .map(|(_, i)| i.map(rename))
-                .collect(),
-            outputs: self.outputs.iter().map(|v| rename(*v)).collect(),
-        }
     }
 }
 
@@ -379,7 +278,7 @@ impl ProgramPlan {
                 }),
             };
             self.places.push(place);
-            let mut seen: [Option<Value>; 3] = [None; 3];
+            let mut seen: [Option<Value>; 2] = [None; 2];
             for (k, v) in self.program.instructions[at].operands().enumerate() {
                 let done = usize::from(v) >= first && last_use[usize::from(v)] == at;
                 if let (true, false, Place::Slot(slot)) =
@@ -405,6 +304,12 @@ impl ProgramPlan {
         }
         self.copied.sort_unstable();
         self.copied.dedup();
+    }
+
+    /// Instructions of the program.
+    #[must_use]
+    pub fn instructions(&self) -> usize {
+        self.program.instructions.len()
     }
 
     /// Work items: tiles.

@@ -4,7 +4,7 @@
 use std::ops::Range;
 
 use super::{Input, Instruction, Place, ProgramPlan, Stage, TILE, Value};
-use crate::kernels::eltwise::binary::{BinaryOp, CompareOp, floor_remainder};
+use crate::kernels::eltwise::binary::{BinaryOp, floor_remainder};
 use crate::kernels::eltwise::broadcast::Run;
 use crate::kernels::eltwise::unary;
 use crate::kernels::out::Out;
@@ -62,41 +62,29 @@ impl Tile<'_> {
     }
 }
 
-/// `y = f(operands)` by vectors.
+/// `y = f(a, b)` by vectors. No closure may go through a function of another crate, such as `array::map`: without the
+/// instruction set it would not be inlined.
 ///
 /// # Safety
-/// `n` elements must be readable at every operand and writable at `y`.
+/// `n` elements must be readable at `a` and `b` and writable at `y`.
 #[inline(always)]
-unsafe fn each<S: Bits, const N: usize>(
+unsafe fn each<S: Bits>(
     s: S,
-    x: [*const f32; N],
+    [a, b]: [*const f32; 2],
     y: *mut f32,
     n: usize,
-    f: impl Fn([S::F; N]) -> S::F,
+    f: impl Fn(S::F, S::F) -> S::F,
 ) {
     let mut i = 0;
     // SAFETY: every access is below n.
     unsafe {
         while i + S::LEN <= n {
-            s.store(
-                y.add(i),
-                f(x.map(
-                    #[inline(always)]
-                    |p| s.load(p.add(i)),
-                )),
-            );
+            s.store(y.add(i), f(s.load(a.add(i)), s.load(b.add(i))));
             i += S::LEN;
         }
         if i < n {
             let k = n - i;
-            s.store_n(
-                y.add(i),
-                f(x.map(
-                    #[inline(always)]
-                    |p| s.load_n(p.add(i), k),
-                )),
-                k,
-            );
+            s.store_n(y.add(i), f(s.load_n(a.add(i), k), s.load_n(b.add(i), k)), k);
         }
     }
 }
@@ -116,11 +104,11 @@ impl<S: Bits> Visitor for Apply<S> {
         unsafe {
             each(
                 s,
-                [self.x],
+                [self.x, self.x],
                 self.y,
                 self.n,
                 #[inline(always)]
-                |[x]| u.eval(s, x),
+                |x, _| u.eval(s, x),
             );
         };
     }
@@ -151,7 +139,7 @@ unsafe fn binary<S: Bits>(s: S, op: BinaryOp, a: *const f32, b: *const f32, y: *
                 y,
                 n,
                 #[inline(always)]
-                |[a, b]| s.add(a, b),
+                |a, b| s.add(a, b),
             ),
             BinaryOp::Sub => each(
                 s,
@@ -159,7 +147,7 @@ unsafe fn binary<S: Bits>(s: S, op: BinaryOp, a: *const f32, b: *const f32, y: *
                 y,
                 n,
                 #[inline(always)]
-                |[a, b]| s.sub(a, b),
+                |a, b| s.sub(a, b),
             ),
             BinaryOp::Mul => each(
                 s,
@@ -167,7 +155,7 @@ unsafe fn binary<S: Bits>(s: S, op: BinaryOp, a: *const f32, b: *const f32, y: *
                 y,
                 n,
                 #[inline(always)]
-                |[a, b]| s.mul(a, b),
+                |a, b| s.mul(a, b),
             ),
             BinaryOp::Div => each(
                 s,
@@ -175,7 +163,7 @@ unsafe fn binary<S: Bits>(s: S, op: BinaryOp, a: *const f32, b: *const f32, y: *
                 y,
                 n,
                 #[inline(always)]
-                |[a, b]| s.div(a, b),
+                |a, b| s.div(a, b),
             ),
             BinaryOp::Max => {
                 each(
@@ -184,7 +172,7 @@ unsafe fn binary<S: Bits>(s: S, op: BinaryOp, a: *const f32, b: *const f32, y: *
                     y,
                     n,
                     #[inline(always)]
-                    |[a, b]| s.select(s.eq(a, a), s.max(a, b), a),
+                    |a, b| s.select(s.eq(a, a), s.max(a, b), a),
                 );
             }
             BinaryOp::Min => {
@@ -194,7 +182,7 @@ unsafe fn binary<S: Bits>(s: S, op: BinaryOp, a: *const f32, b: *const f32, y: *
                     y,
                     n,
                     #[inline(always)]
-                    |[a, b]| s.select(s.eq(a, a), s.min(a, b), a),
+                    |a, b| s.select(s.eq(a, a), s.min(a, b), a),
                 );
             }
             BinaryOp::SquaredDifference => each(
@@ -203,7 +191,7 @@ unsafe fn binary<S: Bits>(s: S, op: BinaryOp, a: *const f32, b: *const f32, y: *
                 y,
                 n,
                 #[inline(always)]
-                |[a, b]| {
+                |a, b| {
                     let d = s.sub(a, b);
                     s.mul(d, d)
                 },
@@ -215,81 +203,12 @@ unsafe fn binary<S: Bits>(s: S, op: BinaryOp, a: *const f32, b: *const f32, y: *
                     y,
                     n,
                     #[inline(always)]
-                    |[a, b]| s.select(s.lt(a, s.zero()), s.mul(a, b), a),
+                    |a, b| s.select(s.lt(a, s.zero()), s.mul(a, b), a),
                 );
             }
             BinaryOp::Pow => lanes(a, b, y, n, f32::powf),
             BinaryOp::Mod => lanes(a, b, y, n, |a, b| a % b),
             BinaryOp::FloorMod => lanes(a, b, y, n, floor_remainder),
-        }
-    }
-}
-
-/// # Safety
-/// As for [`each`].
-#[inline(always)]
-unsafe fn compare<S: Bits>(
-    s: S,
-    op: CompareOp,
-    a: *const f32,
-    b: *const f32,
-    y: *mut f32,
-    n: usize,
-) {
-    let (zero, one) = (s.zero(), s.splat(1.0));
-    // SAFETY: the caller's contract.
-    unsafe {
-        match op {
-            CompareOp::Equal => each(
-                s,
-                [a, b],
-                y,
-                n,
-                #[inline(always)]
-                |[a, b]| s.select(s.eq(a, b), one, zero),
-            ),
-            CompareOp::NotEqual => each(
-                s,
-                [a, b],
-                y,
-                n,
-                #[inline(always)]
-                |[a, b]| s.select(s.eq(a, b), zero, one),
-            ),
-            CompareOp::Less => each(
-                s,
-                [a, b],
-                y,
-                n,
-                #[inline(always)]
-                |[a, b]| s.select(s.lt(a, b), one, zero),
-            ),
-            CompareOp::LessEqual => each(
-                s,
-                [a, b],
-                y,
-                n,
-                #[inline(always)]
-                |[a, b]| s.select(s.le(a, b), one, zero),
-            ),
-            CompareOp::Greater => each(
-                s,
-                [a, b],
-                y,
-                n,
-                #[inline(always)]
-                |[a, b]| s.select(s.lt(b, a), one, zero),
-            ),
-            CompareOp::GreaterEqual => {
-                each(
-                    s,
-                    [a, b],
-                    y,
-                    n,
-                    #[inline(always)]
-                    |[a, b]| s.select(s.le(b, a), one, zero),
-                );
-            }
         }
     }
 }
@@ -309,31 +228,6 @@ fn execute<S: Bits>(s: S, tile: &Tile<'_>) {
                 }
                 Instruction::Binary(op, a, b) => {
                     binary(s, op, tile.read(a), tile.read(b), y, n);
-                }
-                Instruction::Compare(op, a, b) => {
-                    compare(s, op, tile.read(a), tile.read(b), y, n);
-                }
-                Instruction::MulAdd(a, b, c) => {
-                    let x = [tile.read(a), tile.read(b), tile.read(c)];
-                    each(
-                        s,
-                        x,
-                        y,
-                        n,
-                        #[inline(always)]
-                        |[a, b, c]| s.fma(a, b, c),
-                    );
-                }
-                Instruction::Select(c, a, b) => {
-                    let x = [tile.read(c), tile.read(a), tile.read(b)];
-                    each(
-                        s,
-                        x,
-                        y,
-                        n,
-                        #[inline(always)]
-                        |[c, a, b]| s.select(s.eq(c, s.zero()), b, a),
-                    );
                 }
             }
         }
