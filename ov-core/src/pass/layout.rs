@@ -3,10 +3,11 @@
 //! One pass in order of execution builds a new model. Every value of the old one may exist in the new one as it was
 //! (plain), channels-last, or both; the missing form is made on first demand by a Transpose (a Reshape where no element
 //! moves). Convolutions and pools read and give channels-last; operators that do not care follow their inputs, with
-//! their axes turned; everything else reads plain.
+//! their axes turned; between sequences of tokens and images nothing moves; everything else reads plain.
 
 mod quantized;
 mod rules;
+mod tokens;
 mod transposed;
 
 use std::collections::HashMap;

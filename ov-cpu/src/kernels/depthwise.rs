@@ -1,4 +1,5 @@
-//! Depthwise convolution, channels last, one filter per channel.
+//! Convolution of narrow groups of channels, channels last: of single channels (depthwise), or of as many as divide a
+//! vector, whose lanes then take turns in being read by their group.
 #![allow(unsafe_code, reason = "vector loads and stores at computed offsets")]
 
 use std::ops::Range;
@@ -6,13 +7,17 @@ use std::ops::Range;
 use crate::kernels::out::Out;
 use crate::simd::Isa;
 use crate::simd::activation::{self, Activation};
-use crate::simd::lanes::{Simd, instantiate};
+use crate::simd::bits::Bits;
+use crate::simd::lanes::instantiate;
 
 /// Geometry of a depthwise convolution; a 1-D one has height 1 everywhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Depthwise {
     /// Channels of input and output.
     pub channels: usize,
+    /// Channels of a group, each of which is computed from all of the group: 1 for depthwise convolution, else a divisor
+    /// of the vector's lanes and of the channels.
+    pub group: usize,
     /// Height and width of the input.
     pub input: [usize; 2],
     /// Height and width of the output.
@@ -68,23 +73,32 @@ impl Depthwise {
         (row, part * PART..self.output[1].min((part + 1) * PART))
     }
 
-    /// Floats of packed weights: `[kh * kw][channels padded to 16]`.
+    /// Floats of packed weights: `[kh * kw][group][channels padded to 16]`.
     #[must_use]
     pub fn packed_len(&self) -> usize {
-        self.kernel[0] * self.kernel[1] * self.channels.next_multiple_of(PAD)
+        self.kernel[0] * self.kernel[1] * self.tap_len()
     }
 
-    /// Packs `weights: [channels, kh, kw]` as the kernel reads them.
+    /// Floats of the packed weights of a tap.
+    #[inline(always)]
+    fn tap_len(&self) -> usize {
+        self.group * self.channels.next_multiple_of(PAD)
+    }
+
+    /// Packs `weights: [channels, group, kh, kw]` as the kernel reads them.
     ///
     /// # Panics
     /// If a slice is shorter than its shape.
     pub fn pack(&self, weights: &[f32], packed: &mut [f32]) {
         let taps = self.kernel[0] * self.kernel[1];
         let padded = self.channels.next_multiple_of(PAD);
-        packed[..taps * padded].fill(0.0);
+        packed[..taps * self.group * padded].fill(0.0);
         for c in 0..self.channels {
-            for t in 0..taps {
-                packed[t * padded + c] = weights[c * taps + t];
+            for i in 0..self.group {
+                for t in 0..taps {
+                    packed[(t * self.group + i) * padded + c] =
+                        weights[(c * self.group + i) * taps + t];
+                }
             }
         }
     }
@@ -110,7 +124,7 @@ impl Depthwise {
 }
 
 /// One output row for one vector of channels.
-struct Strip<'a, S: Simd> {
+struct Strip<'a, S: Bits> {
     s: S,
     g: &'a Depthwise,
     /// First valid input row of the window, first column, this strip's channels.
@@ -129,13 +143,28 @@ struct Strip<'a, S: Simd> {
     columns: Range<usize>,
 }
 
-impl<S: Simd> Strip<'_, S> {
+impl<S: Bits> Strip<'_, S> {
     /// # Safety
     /// `p` must have `n` readable elements, and a whole vector if `FULL`.
     #[inline(always)]
     unsafe fn load<const FULL: bool>(&self, p: *const f32) -> S::F {
         // SAFETY: the caller's contract.
         unsafe { if FULL { self.s.load(p) } else { self.s.load_n(p, self.n) } }
+    }
+
+    /// What member `i` of each group gives to its channels, from the elements at `p`.
+    ///
+    /// # Safety
+    /// As for [`Self::load`].
+    #[inline(always)]
+    unsafe fn member<const FULL: bool, const GROUPED: bool>(
+        &self,
+        p: *const f32,
+        lanes: S::Lanes,
+    ) -> S::F {
+        // SAFETY: the caller's contract.
+        let v = unsafe { self.load::<FULL>(p) };
+        if GROUPED { self.s.permute(v, lanes) } else { v }
     }
 
     /// # Safety
@@ -161,7 +190,13 @@ impl<S: Simd> Strip<'_, S> {
     /// # Safety
     /// The outputs must lie in the row and their taps in the input.
     #[inline(always)]
-    unsafe fn inside<const KW: usize, const STRIDE: usize, const P: usize, const FULL: bool>(
+    unsafe fn inside<
+        const KW: usize,
+        const STRIDE: usize,
+        const P: usize,
+        const FULL: bool,
+        const GROUPED: bool,
+    >(
         &self,
         o: usize,
     ) {
@@ -169,18 +204,21 @@ impl<S: Simd> Strip<'_, S> {
         let padded = g.channels.next_multiple_of(PAD);
         let mut acc = [self.bias; P];
         let row_step = g.dilation[0] * g.input[1] * g.channels;
-        for k in 0..self.rows {
+        let group = if GROUPED { g.group } else { 1 };
+        for tap in 0..self.rows * group {
+            let (k, i) = (tap / group, tap % group);
+            let lanes = s.lane_of_group(group, i);
             // SAFETY: tap rows and columns are inside by the caller's contract; weights are
             // padded to whole vectors.
             unsafe {
                 let x = self.x.add(k * row_step + (o * STRIDE - g.pads[1]) * g.channels);
-                let wp = self.w.add(k * KW * padded);
+                let wp = self.w.add((k * KW * group + i) * padded);
                 let mut w = [s.zero(); KW];
                 for (t, w) in w.iter_mut().enumerate() {
-                    *w = s.load(wp.add(t * padded));
+                    *w = s.load(wp.add(t * group * padded));
                 }
                 for j in 0..(P - 1) * STRIDE + KW {
-                    let v = self.load::<FULL>(x.add(j * g.channels));
+                    let v = self.member::<FULL, GROUPED>(x.add(j * g.channels), lanes);
                     for p in 0..P {
                         if j >= p * STRIDE && j - p * STRIDE < KW {
                             acc[p] = s.fma(v, w[j - p * STRIDE], acc[p]);
@@ -212,8 +250,11 @@ impl<S: Simd> Strip<'_, S> {
                 // SAFETY: `taps` only gives columns inside the input; weights are padded.
                 unsafe {
                     let v = self.load::<FULL>(self.x.add(k * row_step + column * g.channels));
-                    let w = s.load(self.w.add((k * g.kernel[1] + t) * padded));
-                    acc[t & 1] = s.fma(v, w, acc[t & 1]);
+                    let w = self.w.add((k * g.kernel[1] + t) * g.tap_len());
+                    for i in 0..g.group {
+                        let v = s.permute(v, s.lane_of_group(g.group, i));
+                        acc[t & 1] = s.fma(v, s.load(w.add(i * padded)), acc[t & 1]);
+                    }
                 }
             }
         }
@@ -226,7 +267,13 @@ impl<S: Simd> Strip<'_, S> {
     /// # Safety
     /// The outputs must lie in the row.
     #[inline(always)]
-    unsafe fn border<const KW: usize, const STRIDE: usize, const P: usize, const FULL: bool>(
+    unsafe fn border<
+        const KW: usize,
+        const STRIDE: usize,
+        const P: usize,
+        const FULL: bool,
+        const GROUPED: bool,
+    >(
         &self,
         o: usize,
     ) {
@@ -234,20 +281,24 @@ impl<S: Simd> Strip<'_, S> {
         let padded = g.channels.next_multiple_of(PAD);
         let mut acc = [self.bias; P];
         let row_step = g.dilation[0] * g.input[1] * g.channels;
-        for k in 0..self.rows {
+        let group = if GROUPED { g.group } else { 1 };
+        for tap in 0..self.rows * group {
+            let (k, i) = (tap / group, tap % group);
+            let lanes = s.lane_of_group(group, i);
             // SAFETY: tap rows are inside, columns are checked; weights are padded to whole vectors.
             unsafe {
-                let wp = self.w.add(k * KW * padded);
+                let wp = self.w.add((k * KW * group + i) * padded);
                 let mut w = [s.zero(); KW];
                 for (t, w) in w.iter_mut().enumerate() {
-                    *w = s.load(wp.add(t * padded));
+                    *w = s.load(wp.add(t * group * padded));
                 }
                 for j in 0..(P - 1) * STRIDE + KW {
                     let column = (o * STRIDE + j).wrapping_sub(g.pads[1]);
                     if column >= g.input[1] {
                         continue;
                     }
-                    let v = self.load::<FULL>(self.x.add(k * row_step + column * g.channels));
+                    let at = self.x.add(k * row_step + column * g.channels);
+                    let v = self.member::<FULL, GROUPED>(at, lanes);
                     for p in 0..P {
                         if j >= p * STRIDE && j - p * STRIDE < KW {
                             acc[p] = s.fma(v, w[j - p * STRIDE], acc[p]);
@@ -265,16 +316,18 @@ impl<S: Simd> Strip<'_, S> {
     /// # Safety
     /// The pointers must be those of a valid row.
     #[inline(always)]
-    unsafe fn row<const KW: usize, const STRIDE: usize, const FULL: bool>(&self) {
+    unsafe fn row<const KW: usize, const STRIDE: usize, const FULL: bool, const GROUPED: bool>(
+        &self,
+    ) {
         let Range { start: first, end: last } = self.g.inner_columns();
         macro_rules! some {
             ($o:ident, $p:literal) => {{
                 // SAFETY: outputs are below ow; those in first..last have all column taps inside.
                 unsafe {
                     if $o >= first && $o + ($p - 1) < last {
-                        self.inside::<KW, STRIDE, $p, FULL>($o);
+                        self.inside::<KW, STRIDE, $p, FULL, GROUPED>($o);
                     } else {
-                        self.border::<KW, STRIDE, $p, FULL>($o);
+                        self.border::<KW, STRIDE, $p, FULL, GROUPED>($o);
                     }
                 }
                 $o += $p;
@@ -298,7 +351,7 @@ impl<S: Simd> Strip<'_, S> {
     /// # Safety
     /// The outputs must lie in the row and their taps in the input.
     #[inline(always)]
-    unsafe fn inside_any<const P: usize, const FULL: bool>(&self, o: usize) {
+    unsafe fn inside_any<const P: usize, const FULL: bool, const GROUPED: bool>(&self, o: usize) {
         let (s, g) = (self.s, self.g);
         let padded = g.channels.next_multiple_of(PAD);
         let mut acc = [self.bias; P];
@@ -308,14 +361,18 @@ impl<S: Simd> Strip<'_, S> {
             // SAFETY: tap rows and columns are inside by the caller's contract; weights are padded to whole vectors.
             unsafe {
                 let mut x = self.x.add(k * row_step + (o * g.stride[1] - g.pads[1]) * g.channels);
-                let mut w = self.w.add(k * g.kernel[1] * padded);
+                let mut w = self.w.add(k * g.kernel[1] * g.tap_len());
                 for _ in 0..g.kernel[1] {
-                    let weight = s.load(w);
-                    for (p, acc) in acc.iter_mut().enumerate() {
-                        *acc = s.fma(self.load::<FULL>(x.add(p * across)), weight, *acc);
+                    for i in 0..g.group {
+                        let lanes = s.lane_of_group(g.group, i);
+                        let weight = s.load(w.add(i * padded));
+                        for (p, acc) in acc.iter_mut().enumerate() {
+                            let v = self.member::<FULL, GROUPED>(x.add(p * across), lanes);
+                            *acc = s.fma(v, weight, *acc);
+                        }
                     }
                     x = x.wrapping_add(tap_step);
-                    w = w.wrapping_add(padded);
+                    w = w.wrapping_add(g.tap_len());
                 }
             }
         }
@@ -330,7 +387,7 @@ impl<S: Simd> Strip<'_, S> {
     /// # Safety
     /// The pointers must be those of a valid row.
     #[inline(always)]
-    unsafe fn row_any<const FULL: bool>(&self) {
+    unsafe fn row_any<const FULL: bool, const GROUPED: bool>(&self) {
         let inner = self.g.inner_columns();
         let mut o = self.columns.start;
         while o < self.columns.end {
@@ -339,11 +396,11 @@ impl<S: Simd> Strip<'_, S> {
             unsafe {
                 match left {
                     8.. if S::LEN == 16 => {
-                        self.inside_any::<8, FULL>(o);
+                        self.inside_any::<8, FULL, GROUPED>(o);
                         o += 8;
                     }
                     4.. => {
-                        self.inside_any::<4, FULL>(o);
+                        self.inside_any::<4, FULL, GROUPED>(o);
                         o += 4;
                     }
                     _ => {
@@ -362,21 +419,24 @@ impl<S: Simd> Strip<'_, S> {
         let g = self.g;
         // SAFETY: the caller's contract.
         unsafe {
-            match (g.kernel[1], g.stride[1], g.dilation[1]) {
-                (3, 1, 1) => self.row::<3, 1, FULL>(),
-                (3, 2, 1) => self.row::<3, 2, FULL>(),
-                (5, 1, 1) => self.row::<5, 1, FULL>(),
-                (5, 2, 1) => self.row::<5, 2, FULL>(),
-                (7, 1, 1) => self.row::<7, 1, FULL>(),
-                (7, 2, 1) => self.row::<7, 2, FULL>(),
-                _ => self.row_any::<FULL>(),
+            match (g.group, g.kernel[1], g.stride[1], g.dilation[1]) {
+                (1, 3, 1, 1) => self.row::<3, 1, FULL, false>(),
+                (1, 3, 2, 1) => self.row::<3, 2, FULL, false>(),
+                (1, 5, 1, 1) => self.row::<5, 1, FULL, false>(),
+                (1, 5, 2, 1) => self.row::<5, 2, FULL, false>(),
+                (1, 7, 1, 1) => self.row::<7, 1, FULL, false>(),
+                (1, 7, 2, 1) => self.row::<7, 2, FULL, false>(),
+                (1, ..) => self.row_any::<FULL, false>(),
+                (_, 3, 1, 1) => self.row::<3, 1, FULL, true>(),
+                (_, 3, 2, 1) => self.row::<3, 2, FULL, true>(),
+                _ => self.row_any::<FULL, true>(),
             }
         }
     }
 }
 
 #[inline(always)]
-fn body<S: Simd>(
+fn body<S: Bits>(
     s: S,
     g: &Depthwise,
     x: &[f32],
@@ -390,7 +450,6 @@ fn body<S: Simd>(
     let (n, oh) = (row / g.output[0], row % g.output[0]);
     let plane = g.input[0] * g.input[1] * g.channels;
     let width = g.output[1] * g.channels;
-    let padded = g.channels.next_multiple_of(PAD);
     let taps = g.taps(0, oh);
     let image = &x[n * plane..(n + 1) * plane];
     assert!(packed.len() >= g.packed_len(), "weights shorter than their packed length");
@@ -411,7 +470,7 @@ fn body<S: Simd>(
                 s,
                 g,
                 x: image.as_ptr().add(if taps.is_empty() { 0 } else { top + c }),
-                w: packed.as_ptr().add(taps.start * g.kernel[1] * padded + c),
+                w: packed.as_ptr().add(taps.start * g.kernel[1] * g.tap_len() + c),
                 rows: taps.len(),
                 bias: match epilogue.bias {
                     Some(b) => s.load_n(b[c..c + n].as_ptr(), n),
@@ -468,134 +527,4 @@ pub fn depthwise_f32(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::kernels::testing::{assert_close, values};
-
-    fn reference(g: &Depthwise, n: usize, x: &[f32], w: &[f32], e: &Epilogue<'_>) -> Vec<f64> {
-        let ([h, wd], c) = (g.input, g.channels);
-        let mut y = vec![];
-        for b in 0..n {
-            for oh in 0..g.output[0] {
-                for ow in 0..g.output[1] {
-                    for ch in 0..c {
-                        let mut sum = e.bias.map_or(0.0, |b| f64::from(b[ch]));
-                        for kh in 0..g.kernel[0] {
-                            for kw in 0..g.kernel[1] {
-                                let i = (oh * g.stride[0] + kh * g.dilation[0]) as isize
-                                    - g.pads[0] as isize;
-                                let j = (ow * g.stride[1] + kw * g.dilation[1]) as isize
-                                    - g.pads[1] as isize;
-                                if i >= 0 && j >= 0 && (i as usize) < h && (j as usize) < wd {
-                                    let at = (b * h + i as usize) * wd + j as usize;
-                                    sum += f64::from(x[at * c + ch])
-                                        * f64::from(w[(ch * g.kernel[0] + kh) * g.kernel[1] + kw]);
-                                }
-                            }
-                        }
-                        sum += e.residual.map_or(0.0, |r| f64::from(r[y.len()]));
-                        y.push(match e.activation {
-                            Activation::None => sum,
-                            Activation::Relu => sum.max(0.0),
-                            Activation::Clamp(a, b) => sum.clamp(f64::from(a), f64::from(b)),
-                            _ => sum / (1.0 + (-sum).exp()),
-                        });
-                    }
-                }
-            }
-        }
-        y
-    }
-
-    #[test]
-    fn matches_reference() {
-        let case = |c, h: usize, w: usize, kh, kw, s, d, p: usize| {
-            let size = |i: usize, k: usize| (i + 2 * p).saturating_sub(d * (k - 1) + 1) / s + 1;
-            Depthwise {
-                channels: c,
-                input: [h, w],
-                output: [size(h, kh), size(w, kw)],
-                kernel: [kh, kw],
-                stride: [s, s],
-                dilation: [d, d],
-                pads: [p, p],
-            }
-        };
-        let table = [
-            case(16, 5, 9, 3, 3, 1, 1, 1),
-            case(40, 11, 23, 3, 3, 1, 1, 1),
-            case(17, 12, 12, 3, 3, 2, 1, 1),
-            case(3, 7, 7, 5, 5, 1, 1, 2),
-            case(33, 14, 15, 5, 5, 2, 1, 2),
-            case(8, 9, 20, 7, 7, 1, 1, 3),
-            case(24, 9, 9, 3, 3, 1, 2, 2),
-            case(5, 8, 8, 2, 4, 3, 1, 0),
-            case(19, 1, 40, 1, 9, 1, 1, 0),
-            case(16, 3, 3, 7, 7, 1, 1, 3),
-            case(16, 1, 1, 3, 3, 1, 1, 1),
-            case(1, 4, 4, 1, 1, 1, 1, 0),
-            case(20, 16, 31, 7, 7, 2, 1, 3),
-            case(18, 1, 101, 1, 3, 1, 16, 0),
-            case(9, 2, 75, 3, 31, 1, 1, 1),
-            case(20, 9, 40, 3, 3, 1, 4, 4),
-            case(3, 1, 77, 1, 5, 3, 2, 0),
-        ];
-        for isa in Isa::available() {
-            for (k, g) in table.iter().enumerate() {
-                let n = 2;
-                let x = values(n * g.input[0] * g.input[1] * g.channels, 1);
-                let w = values(g.channels * g.kernel[0] * g.kernel[1], 2);
-                let len = n * g.output[0] * g.output[1] * g.channels;
-                let (bias, residual) = (values(g.channels, 3), values(len, 4));
-                let mut packed = vec![f32::NAN; g.packed_len()];
-                g.pack(&w, &mut packed);
-                let acts = [
-                    Activation::None,
-                    Activation::Relu,
-                    Activation::Clamp(-0.5, 1.0),
-                    Activation::Silu,
-                ];
-                for (i, activation) in acts.into_iter().enumerate() {
-                    let e = Epilogue {
-                        bias: (i != 1).then_some(&bias[..]),
-                        residual: (i > 1).then_some(&residual[..]),
-                        activation,
-                    };
-                    let mut y = vec![f32::NAN; len];
-                    let (out, items) = (Out::new(&mut y), g.items(n));
-                    depthwise_f32(isa, g, &x, &packed, &e, &out, 0..items / 2);
-                    depthwise_f32(isa, g, &x, &packed, &e, &out, items / 2..items);
-                    let r = reference(g, n, &x, &w, &e);
-                    assert_close(&y, &r, 2e-5, &format!("{isa} case {k} {activation:?}"));
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn empty_output_and_output_beyond_the_input() {
-        for isa in Isa::available() {
-            let mut g = Depthwise {
-                channels: 4,
-                input: [2, 2],
-                output: [0, 3],
-                kernel: [3, 3],
-                stride: [1, 1],
-                dilation: [1, 1],
-                pads: [0, 0],
-            };
-            let packed = vec![1.0; g.packed_len()];
-            let x = vec![1.0; 16];
-            let e = Epilogue::default();
-            depthwise_f32(isa, &g, &x, &packed, &e, &Out::new(&mut []), 0..g.items(1));
-            g.output = [4, 4];
-            let mut y = vec![9.0; 64];
-            depthwise_f32(isa, &g, &x, &packed, &e, &Out::new(&mut y), 0..4);
-            for i in 0..64 {
-                let (r, c) = (i / 16, i / 4 % 4);
-                let e = (2usize.saturating_sub(r) * 2usize.saturating_sub(c)) as f32;
-                assert_eq!(y[i], e, "{isa} {i}");
-            }
-        }
-    }
-}
+mod tests;

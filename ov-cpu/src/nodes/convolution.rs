@@ -1,4 +1,4 @@
-//! Convolutions: direct by implicit products, and depthwise.
+//! Convolutions by implicit products and by Winograd's transforms.
 #![allow(unsafe_code, reason = "calls kernels on disjoint parts of planned memory")]
 
 use std::ops::Range;
@@ -13,12 +13,9 @@ use super::{
 };
 use crate::{
     gemm::{Epilogue, Residual, ResidualPlace},
-    kernels::{
-        conv::{
-            Algorithm, Conv, ConvArgs, ConvParams, ConvWeights, Source, WeightsIn, choose, cycles,
-            winograd::{Winograd, WinogradTile, WinogradWeights},
-        },
-        depthwise::{self, Depthwise, depthwise_f32},
+    kernels::conv::{
+        Algorithm, Conv, ConvArgs, ConvParams, ConvWeights, Source, WeightsIn, choose, cycles,
+        winograd::{Winograd, WinogradTile, WinogradWeights},
     },
     ops::{common::Convolving, convolution::FusedConvolution, layout::to_last},
     simd::{Isa, activation::Activation},
@@ -26,12 +23,6 @@ use crate::{
 
 /// Kernels of this family.
 pub(super) const KERNELS: &[KernelEntry] = &[
-    KernelEntry {
-        name: "conv_f32_depthwise",
-        ops: &[FusedConvolution::KIND],
-        select: select_depthwise,
-        bind: bind_depthwise,
-    },
     KernelEntry {
         name: "conv_f32_winograd",
         ops: &[FusedConvolution::KIND],
@@ -46,7 +37,7 @@ pub(super) const KERNELS: &[KernelEntry] = &[
     },
 ];
 
-fn op(op: &dyn Op) -> &FusedConvolution {
+pub(super) fn op(op: &dyn Op) -> &FusedConvolution {
     op.downcast().expect("the table lists these kernels for this operator only")
 }
 
@@ -66,7 +57,7 @@ pub(super) fn pad_of(w: &Window) -> usize {
 }
 
 /// What both kernels need: everything `f32`, at most three spatial axes, no cropping.
-fn check(view: &NodeView<'_>) -> Result<(), Reject> {
+pub(super) fn check(view: &NodeView<'_>) -> Result<(), Reject> {
     view.expect_f32(&[2, 3])?;
     let conv = op(view.op);
     view.constant(1)?;
@@ -82,93 +73,9 @@ fn check(view: &NodeView<'_>) -> Result<(), Reject> {
     Ok(())
 }
 
-fn select_depthwise(view: &NodeView<'_>) -> Result<Choice, Reject> {
-    check(view)?;
-    let conv = op(view.op);
-    let w = view.constant(1)?;
-    let channels = w.shape()[0];
-    if conv.planar || conv.groups != channels as i64 || w.shape()[1] != 1 {
-        return Err("takes one filter per channel".into());
-    }
-    if view.rank(0)? > 4 {
-        return Err("takes one or two spatial axes".into());
-    }
-    if conv.residual_after {
-        return Err("adds a residual before the activation only".into());
-    }
-    Ok(Choice { params: Vec::new(), packed: vec![pack_depthwise(w)], consumed: vec![1] })
-}
-
 /// The elements of an `f32` tensor where they are: weights in a file may lie at any address.
 pub(super) fn stored(weights: &Tensor) -> &[[u8; 4]] {
     bytemuck::cast_slice(weights.unaligned_bytes())
-}
-
-/// Packs the `f32` filters `[channels, 1, …]`.
-pub(super) fn pack_depthwise(filters: &Tensor) -> Pack {
-    let (channels, kernel) = (filters.shape()[0], two(&filters.shape()[2..], 1));
-    let geometry = Depthwise { channels, kernel, ..SHAPELESS };
-    let weights = filters.to_contiguous();
-    Pack::f32s(geometry.packed_len(), move |out| {
-        geometry.pack(weights.as_slice().expect("checked to be f32"), out);
-    })
-}
-
-/// A geometry of which only channels and kernel matter, for packing.
-const SHAPELESS: Depthwise = Depthwise {
-    channels: 0,
-    input: [0; 2],
-    output: [0; 2],
-    kernel: [1; 2],
-    stride: [1; 2],
-    dilation: [1; 2],
-    pads: [0; 2],
-};
-
-fn two<T: Copy>(values: &[T], fill: T) -> [T; 2] {
-    match values {
-        [a] => [fill, *a],
-        [a, b, ..] => [*a, *b],
-        [] => [fill; 2],
-    }
-}
-
-/// The geometry of a depthwise convolution with `filters` from the extents `input` to `output`.
-pub(super) fn geometry_of(
-    conv: &FusedConvolution,
-    input: &[usize],
-    filters: &[usize],
-    output: &[usize],
-) -> OpResult<Depthwise> {
-    let windows = conv.windows(&filters[2..], input)?;
-    let pick =
-        |f: fn(&Window) -> usize, fill| two(&windows.iter().map(f).collect::<Vec<_>>(), fill);
-    Ok(Depthwise {
-        channels: filters[0],
-        input: two(input, 1),
-        output: two(output, 1),
-        kernel: two(&filters[2..], 1),
-        stride: pick(|w| w.stride, 1),
-        dilation: pick(|w| w.dilation, 1),
-        pads: pick(pad_of, 0),
-    })
-}
-
-fn bind_depthwise(cx: &BindContext<'_>) -> OpResult<Bound> {
-    let (x, w, y) = (cx.inputs[0].shape, cx.inputs[1].shape, cx.outputs[0].shape);
-    let geometry = geometry_of(op(cx.op), &x[1..x.rank() - 1], w, &y[1..y.rank() - 1])?;
-    let taps = geometry.kernel.iter().product::<usize>() as f64;
-    Bound::step(DepthwiseStep {
-        isa: cx.isa,
-        geometry,
-        batch: x[0],
-        weights: cx.packed_f32(0)?,
-        extras: Extras::new(cx)?,
-        cost: cost::ns(
-            8.0 * taps * y.elements() as f64,
-            4.0 * (x.elements() + y.elements()) as f64,
-        ),
-    })
 }
 
 /// Which inputs follow the weights, and the activation.
@@ -181,7 +88,7 @@ pub(super) struct Extras {
 }
 
 impl Extras {
-    fn new(cx: &BindContext<'_>) -> OpResult<Self> {
+    pub(super) fn new(cx: &BindContext<'_>) -> OpResult<Self> {
         let conv = op(cx.op);
         Self::of(cx, conv.activation()?, conv.residual_after)
     }
@@ -237,44 +144,6 @@ impl Extras {
             }),
             activation: self.activation,
         }
-    }
-}
-
-#[derive(Debug)]
-struct DepthwiseStep {
-    isa: Isa,
-    geometry: Depthwise,
-    batch: usize,
-    weights: Weights,
-    extras: Extras,
-    cost: f64,
-}
-
-impl Step for DepthwiseStep {
-    fn items(&self) -> usize {
-        self.geometry.items(self.batch)
-    }
-
-    fn cost_ns(&self) -> f64 {
-        self.cost
-    }
-
-    fn run(&self, io: &Io<'_>, range: Range<usize>, _: &mut [u8]) -> OpResult<()> {
-        let epilogue = depthwise::Epilogue {
-            bias: self.extras.bias.then(|| io.input::<f32>(2)),
-            residual: self.extras.residual.then(|| io.input::<f32>(3)),
-            activation: self.extras.activation,
-        };
-        depthwise_f32(
-            self.isa,
-            &self.geometry,
-            io.input(0),
-            self.weights.get(),
-            &epilogue,
-            &io.output(0),
-            range,
-        );
-        Ok(())
     }
 }
 

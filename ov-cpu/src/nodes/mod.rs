@@ -6,6 +6,7 @@ mod chain;
 mod convert;
 mod convolution;
 mod cost;
+mod depthwise;
 mod eltwise;
 mod group_norm;
 mod indexing;
@@ -370,6 +371,7 @@ impl fmt::Debug for KernelEntry {
 
 /// Every kernel, the more specific ones of an operator first, the reference evaluation last.
 const FAMILIES: &[&[KernelEntry]] = &[
+    depthwise::KERNELS,
     convolution::KERNELS,
     transposed::KERNELS,
     matmul::KERNELS,

@@ -5,6 +5,12 @@ use crate::simd::lanes::{Portable, Simd};
 
 /// Operations that the polynomial and table functions of `math` need beyond [`Simd`].
 pub trait Bits: Simd {
+    /// A lane to read for each lane.
+    type Lanes: Copy;
+    /// For each lane, the lane `i` of its group of `group` neighbours; `group` divides [`Simd::LEN`].
+    fn lane_of_group(self, group: usize, i: usize) -> Self::Lanes;
+    /// Lane `l` is lane `i[l]` of `x`.
+    fn permute(self, x: Self::F, i: Self::Lanes) -> Self::F;
     /// `x * 2^n` for integer-valued `n` in -252..=254, rounded once.
     fn scale2(self, x: Self::F, n: Self::F) -> Self::F;
     /// `(m, e)` with `x = m * 2^e` and `m` in [√½, √2), for positive finite `x`; subnormal
@@ -32,6 +38,8 @@ const SQRT_HALF_BITS: i32 = 0x3f35_04f3;
 const TWO_23: f32 = 8_388_608.0;
 
 impl Bits for Portable {
+    type Lanes = [usize; Self::LEN];
+
     #[inline(always)]
     fn scale2(self, x: Self::F, n: Self::F) -> Self::F {
         let mut r = x;
@@ -54,6 +62,22 @@ impl Bits for Portable {
             e[i] = k as f32 - if small { 23.0 } else { 0.0 };
         }
         (m, e)
+    }
+    #[inline(always)]
+    fn lane_of_group(self, group: usize, i: usize) -> Self::Lanes {
+        let mut r = [0; Self::LEN];
+        for (l, r) in r.iter_mut().enumerate() {
+            *r = l / group * group + i;
+        }
+        r
+    }
+    #[inline(always)]
+    fn permute(self, x: Self::F, i: Self::Lanes) -> Self::F {
+        let mut r = x;
+        for (r, i) in r.iter_mut().zip(i) {
+            *r = x[i];
+        }
+        r
     }
     #[inline(always)]
     fn lookup16(self, table: &[f32; 16], i: Self::F) -> Self::F {
@@ -86,6 +110,22 @@ mod x86 {
     use crate::simd::lanes::{Avx2, Avx512, Simd};
 
     impl Bits for Avx2 {
+        type Lanes = arch::__m256i;
+
+        #[inline(always)]
+        fn lane_of_group(self, group: usize, i: usize) -> Self::Lanes {
+            let mut lanes = [0i32; Self::LEN];
+            for (l, lane) in lanes.iter_mut().enumerate() {
+                *lane = (l / group * group + i) as i32;
+            }
+            // SAFETY: the array is as long as the vector.
+            unsafe { lanes.as_ptr().cast::<arch::__m256i>().read_unaligned() }
+        }
+        #[inline(always)]
+        fn permute(self, x: Self::F, i: Self::Lanes) -> Self::F {
+            // SAFETY: the token proves AVX2.
+            unsafe { arch::_mm256_permutevar8x32_ps(x, i) }
+        }
         #[inline(always)]
         fn scale2(self, x: Self::F, n: Self::F) -> Self::F {
             // SAFETY: the token proves AVX2.
@@ -135,6 +175,22 @@ mod x86 {
     }
 
     impl Bits for Avx512 {
+        type Lanes = arch::__m512i;
+
+        #[inline(always)]
+        fn lane_of_group(self, group: usize, i: usize) -> Self::Lanes {
+            let mut lanes = [0i32; Self::LEN];
+            for (l, lane) in lanes.iter_mut().enumerate() {
+                *lane = (l / group * group + i) as i32;
+            }
+            // SAFETY: the array is as long as the vector.
+            unsafe { lanes.as_ptr().cast::<arch::__m512i>().read_unaligned() }
+        }
+        #[inline(always)]
+        fn permute(self, x: Self::F, i: Self::Lanes) -> Self::F {
+            // SAFETY: the token proves AVX-512 F.
+            unsafe { arch::_mm512_permutexvar_ps(i, x) }
+        }
         #[inline(always)]
         fn scale2(self, x: Self::F, n: Self::F) -> Self::F {
             // SAFETY: the token proves AVX-512 F.

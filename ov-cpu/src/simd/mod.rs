@@ -66,6 +66,12 @@ impl Isa {
         Self::available().find(|l| l.name() == name)
     }
 
+    /// Numbers in a vector of `f32`.
+    #[must_use]
+    pub fn f32_lanes(self) -> usize {
+        if self.has_avx512() { 16 } else { 8 }
+    }
+
     /// Whether AVX-512 F, BW, DQ and VL are there.
     #[must_use]
     pub fn has_avx512(self) -> bool {

@@ -14,11 +14,12 @@ use crate::{
         normalization::GroupNormalization,
         normalize_axis,
         pooling::{AvgPool, AvgPool1, AvgPool14, MaxPool, MaxPool1, MaxPool8},
+        reshape::Reshape,
         transpose::Transpose,
     },
 };
 
-use super::{Layout, padded_rank, quantized, transposed};
+use super::{Layout, padded_rank, quantized, tokens, transposed};
 use crate::op::fused::{
     convolution::FusedConvolution,
     group_norm::GroupNormLast,
@@ -141,6 +142,9 @@ pub(super) fn apply(layout: &mut Layout<'_>, id: NodeId) -> Result<bool> {
     }
     if name == "Concat" {
         return concat(layout, id);
+    }
+    if op.is::<Reshape>() {
+        return tokens::apply(layout, id);
     }
     if !layout.is_last(data) {
         return Ok(false);
@@ -431,7 +435,7 @@ fn group_norm(layout: &mut Layout<'_>, id: NodeId, data: Value, rank: usize) -> 
     Ok(true)
 }
 
-/// PReLU, whose slopes get the rank of the data, so that they broadcast as in numpy.
+/// `PReLU`, whose slopes get the rank of the data, so that they broadcast as in numpy.
 fn slopes(layout: &mut Layout<'_>, id: NodeId, data: Value, rank: usize) -> Result<bool> {
     let slope = layout.old.node(id).inputs()[1];
     let (Some(tensor), Some(extents)) =
