@@ -48,7 +48,7 @@ fn select_grouped(view: &NodeView<'_>) -> Result<Choice, Reject> {
     check(view)?;
     let (conv, w) = (op(view.op), view.constant(1)?);
     let (channels, width) = (w.shape()[0], w.shape()[1]);
-    if width < 2 || !view.isa.f32_lanes().is_multiple_of(width) {
+    if !(2..=8).contains(&width) || !view.isa.f32_lanes().is_multiple_of(width) {
         return Err("takes groups of a few channels, which divide a vector".into());
     }
     if conv.groups.checked_mul(width as i64) != Some(channels as i64) {
