@@ -205,8 +205,8 @@ impl<S: Bits> Strip<'_, S> {
         let mut acc = [self.bias; P];
         let row_step = g.dilation[0] * g.input[1] * g.channels;
         let group = if GROUPED { g.group } else { 1 };
-        for tap in 0..self.rows * group {
-            let (k, i) = (tap / group, tap % group);
+        let (mut k, mut i) = (0, 0);
+        while k < self.rows {
             let lanes = s.lane_of_group(group, i);
             // SAFETY: tap rows and columns are inside by the caller's contract; weights are
             // padded to whole vectors.
@@ -225,6 +225,10 @@ impl<S: Bits> Strip<'_, S> {
                         }
                     }
                 }
+            }
+            i += 1;
+            if i == group {
+                (k, i) = (k + 1, 0);
             }
         }
         for (p, a) in acc.iter().enumerate() {
@@ -282,8 +286,8 @@ impl<S: Bits> Strip<'_, S> {
         let mut acc = [self.bias; P];
         let row_step = g.dilation[0] * g.input[1] * g.channels;
         let group = if GROUPED { g.group } else { 1 };
-        for tap in 0..self.rows * group {
-            let (k, i) = (tap / group, tap % group);
+        let (mut k, mut i) = (0, 0);
+        while k < self.rows {
             let lanes = s.lane_of_group(group, i);
             // SAFETY: tap rows are inside, columns are checked; weights are padded to whole vectors.
             unsafe {
@@ -305,6 +309,10 @@ impl<S: Bits> Strip<'_, S> {
                         }
                     }
                 }
+            }
+            i += 1;
+            if i == group {
+                (k, i) = (k + 1, 0);
             }
         }
         for (p, a) in acc.iter().enumerate() {

@@ -114,12 +114,15 @@ mod x86 {
 
         #[inline(always)]
         fn lane_of_group(self, group: usize, i: usize) -> Self::Lanes {
-            let mut lanes = [0i32; Self::LEN];
-            for (l, lane) in lanes.iter_mut().enumerate() {
-                *lane = (l / group * group + i) as i32;
+            // SAFETY: the token proves AVX2.
+            unsafe {
+                let all = arch::_mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+                let first = arch::_mm256_set1_epi32(-(group as i32));
+                arch::_mm256_add_epi32(
+                    arch::_mm256_and_si256(all, first),
+                    arch::_mm256_set1_epi32(i as i32),
+                )
             }
-            // SAFETY: the array is as long as the vector.
-            unsafe { lanes.as_ptr().cast::<arch::__m256i>().read_unaligned() }
         }
         #[inline(always)]
         fn permute(self, x: Self::F, i: Self::Lanes) -> Self::F {
@@ -179,12 +182,16 @@ mod x86 {
 
         #[inline(always)]
         fn lane_of_group(self, group: usize, i: usize) -> Self::Lanes {
-            let mut lanes = [0i32; Self::LEN];
-            for (l, lane) in lanes.iter_mut().enumerate() {
-                *lane = (l / group * group + i) as i32;
+            // SAFETY: the token proves AVX-512 F.
+            unsafe {
+                let all =
+                    arch::_mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+                let first = arch::_mm512_set1_epi32(-(group as i32));
+                arch::_mm512_add_epi32(
+                    arch::_mm512_and_si512(all, first),
+                    arch::_mm512_set1_epi32(i as i32),
+                )
             }
-            // SAFETY: the array is as long as the vector.
-            unsafe { lanes.as_ptr().cast::<arch::__m512i>().read_unaligned() }
         }
         #[inline(always)]
         fn permute(self, x: Self::F, i: Self::Lanes) -> Self::F {
