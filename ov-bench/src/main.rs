@@ -1,6 +1,9 @@
 //! `ov-bench`: measures, runs, inspects and checks models on the devices of ov.
 #![forbid(unsafe_code)]
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command-line program")]
+#![allow(clippy::print_stderr, reason = "a command-line program")]
+
+#[macro_use]
+mod output;
 
 mod args;
 mod commands;

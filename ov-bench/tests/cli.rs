@@ -330,3 +330,18 @@ mod on_the_cpu {
     /// Number of the element type in ONNX.
     const F32: i32 = 1;
 }
+
+#[test]
+fn a_reader_that_goes_away_ends_the_program_quietly() {
+    use std::process::Stdio;
+    let mut program = Command::new(env!("CARGO_BIN_EXE_ov-bench"))
+        .args(["query", "--markdown"])
+        .env_remove("OV_LOG")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program starts");
+    drop(program.stdout.take());
+    let output = program.wait_with_output().expect("the program ends");
+    assert_eq!((status(&output), text(&output.stderr)), (0, String::new()));
+}

@@ -86,7 +86,7 @@ fn measure(args: &BenchArgs, name: &str) -> Result<()> {
         describe_model(&mut report, &compiled);
         report.rss_mb = process::peak_rss_mb();
         report.private_mb = Some(process::private_mb());
-        println!("{}", serde_json::to_string(&report)?);
+        say!("{}", serde_json::to_string(&report)?);
         return Ok(());
     }
     let mut once = first;
@@ -148,11 +148,11 @@ fn measure(args: &BenchArgs, name: &str) -> Result<()> {
         plot::write(path, &format!("{name} on {}", place.device), &run)?;
     }
     if args.json {
-        println!("{}", serde_json::to_string(&report)?);
+        say!("{}", serde_json::to_string(&report)?);
     } else {
-        println!("{}", report::describe(&report));
+        say!("{}", report::describe(&report));
         if !counters.is_empty() {
-            println!("{}", report::counters_table(&counters));
+            say!("{}", report::counters_table(&counters));
         }
         warn_of_few(&run);
     }
@@ -197,12 +197,12 @@ fn cold(args: &BenchArgs, model: &str, count: u32) -> Result<()> {
     match (summarise(&misses), summarise(&hits)) {
         (missed, Some(mut report)) if args.json => {
             report.missed = missed.map(Box::new);
-            println!("{}", serde_json::to_string(&report)?);
+            say!("{}", serde_json::to_string(&report)?);
         }
-        (Some(report), None) if args.json => println!("{}", serde_json::to_string(&report)?),
+        (Some(report), None) if args.json => say!("{}", serde_json::to_string(&report)?),
         (missed, found) => {
             for report in missed.iter().chain(&found) {
-                println!("{}", report::describe(report));
+                say!("{}", report::describe(report));
             }
         }
     }
@@ -281,7 +281,7 @@ fn sweep(args: &BenchArgs) -> Result<()> {
                 arguments.push("--json".into());
             }
             match child(&arguments) {
-                Ok(report) if args.json => println!("{}", serde_json::to_string(&report)?),
+                Ok(report) if args.json => say!("{}", serde_json::to_string(&report)?),
                 Ok(report) => reports.push(report),
                 Err(e) => failures.push(format!("zoo:{} on {device}: {e:#}", entry.name)),
             }
@@ -290,7 +290,7 @@ fn sweep(args: &BenchArgs) -> Result<()> {
     }
     bar.finish_and_clear();
     if !args.json {
-        println!("{}", report::compare(&reports));
+        say!("{}", report::compare(&reports));
     }
     if failures.is_empty() { Ok(()) } else { bail!("{}", failures.join("; ")) }
 }

@@ -85,7 +85,7 @@ mod with_cache {
                     last_use_s: since.map_or(0, |d| d.as_secs()),
                     state: &state,
                 };
-                println!("{}", serde_json::to_string(&line)?);
+                say!("{}", serde_json::to_string(&line)?);
                 continue;
             }
             table.add_row([
@@ -99,7 +99,7 @@ mod with_cache {
         }
         if !json {
             align_right(&mut table, 3..5);
-            println!("{table}");
+            say!("{table}");
         }
         Ok(())
     }
@@ -113,7 +113,7 @@ mod with_cache {
                 Err(error) => damaged.push(format!("{}: {error}", blob.path.display())),
             }
         }
-        println!("{sound} sound, {wrapped} wrapped, {} damaged", damaged.len());
+        say!("{sound} sound, {wrapped} wrapped, {} damaged", damaged.len());
         if damaged.is_empty() {
             return Ok(());
         }
@@ -126,7 +126,7 @@ mod with_cache {
             .with_context(|| format!("cannot prune {}", dir.display()))?;
         let bytes: u64 = removed.iter().map(|s| s.len).sum();
         let verb = if dry_run { "would remove" } else { "removed" };
-        println!("{verb} {} blobs, {:.1} MB", removed.len(), bytes as f64 / 1e6);
+        say!("{verb} {} blobs, {:.1} MB", removed.len(), bytes as f64 / 1e6);
         Ok(())
     }
 }

@@ -22,7 +22,7 @@ pub(crate) fn run(args: &CompileArgs) -> Result<()> {
     let path = &args.output;
     loaded.compiled.export_to(path).with_context(|| format!("cannot write {}", path.display()))?;
     let bytes = path.metadata().map_or(0, |meta| meta.len());
-    println!(
+    say!(
         "{}: {:.1} MB for {}, read {:.1} ms, compiled {:.1} ms",
         path.display(),
         bytes as f64 / 1e6,

@@ -163,16 +163,13 @@ fn judge(
     }
     align_right(&mut table, 2..5);
     if args.json {
-        println!(
+        say!(
             "{}",
             json!({ "model": args.model, "figure": worst, "ok": bad.is_empty(), "outputs": lines })
         );
     } else {
-        println!("{table}");
-        println!(
-            "figure {worst:.3e} {}",
-            if bad.is_empty() { "ok" } else { "outside the tolerance" }
-        );
+        say!("{table}");
+        say!("figure {worst:.3e} {}", if bad.is_empty() { "ok" } else { "outside the tolerance" });
     }
     if bad.is_empty() {
         return Ok(());
@@ -216,9 +213,9 @@ fn summarise(args: &InferArgs, ports: &[PortInfo], outputs: &[Tensor]) -> Result
         ]);
     }
     if args.json {
-        println!("{}", json!({ "model": args.model, "outputs": lines }));
+        say!("{}", json!({ "model": args.model, "outputs": lines }));
     } else {
-        println!("{table}");
+        say!("{table}");
     }
     Ok(())
 }

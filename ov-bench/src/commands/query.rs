@@ -21,7 +21,7 @@ use crate::{
 pub(crate) fn run(args: &QueryArgs) -> Result<()> {
     let core = devices::core()?;
     if args.markdown {
-        print!("{}", markdown(&core)?);
+        crate::output::write(format_args!("{}", markdown(&core)?));
         return Ok(());
     }
     let nodes = match &args.model {
@@ -34,10 +34,10 @@ pub(crate) fn run(args: &QueryArgs) -> Result<()> {
         (None, None) => core.devices().into_iter().map(|d| d.name).collect(),
     };
     if args.json {
-        println!("{}", as_json(&core, &shown, nodes.as_deref())?);
+        say!("{}", as_json(&core, &shown, nodes.as_deref())?);
         return Ok(());
     }
-    print!("{}", as_text(&core, &shown, nodes.as_deref())?);
+    crate::output::write(format_args!("{}", as_text(&core, &shown, nodes.as_deref())?));
     Ok(())
 }
 

@@ -68,9 +68,9 @@ pub(crate) fn run(args: &RoundtripArgs) -> Result<()> {
         }
     }
     align_right(&mut table, 1..5);
-    println!("{table}");
-    failures.iter().for_each(|failure| println!("FAIL {failure}"));
-    println!("PASS {passed} / {}", models.len());
+    say!("{table}");
+    failures.iter().for_each(|failure| say!("FAIL {failure}"));
+    say!("PASS {passed} / {}", models.len());
     if failures.is_empty() { Ok(()) } else { bail!("{} models failed", failures.len()) }
 }
 

@@ -19,7 +19,7 @@ pub(crate) fn run(command: &ZooCommand) -> Result<()> {
                 let shape = shapes.into_iter().find(|s| !s.is_empty()).unwrap_or_default();
                 table.add_row([entry.name, entry.about, entry.licence, shape]);
             }
-            println!("{table}");
+            say!("{table}");
         }
         ZooCommand::Write { name, file } => {
             let entry = zoo::find(name)?;
@@ -28,7 +28,7 @@ pub(crate) fn run(command: &ZooCommand) -> Result<()> {
             }
             let bytes = entry.onnx();
             fs::write(file, &bytes).with_context(|| format!("cannot write {}", file.display()))?;
-            println!("{}: {:.1} MB", file.display(), bytes.len() as f64 / 1e6);
+            say!("{}: {:.1} MB", file.display(), bytes.len() as f64 / 1e6);
         }
     }
     Ok(())

@@ -35,7 +35,7 @@ pub(crate) fn run(args: &ConformanceArgs) -> Result<()> {
     let failed = outcomes.iter().filter(|outcome| outcome.is_err()).count();
     if args.json {
         for (name, outcome) in names.iter().zip(&outcomes) {
-            println!(
+            say!(
                 "{}",
                 json!({ "case": name, "pass": outcome.is_ok(), "reason": outcome.as_ref().err() })
             );
@@ -43,20 +43,20 @@ pub(crate) fn run(args: &ConformanceArgs) -> Result<()> {
     } else if args.list_failures {
         for (name, outcome) in names.iter().zip(&outcomes) {
             if let Err(reason) = outcome {
-                println!("FAIL {name}: {}", reason.replace('\n', " "));
+                say!("FAIL {name}: {}", reason.replace('\n', " "));
             }
         }
     } else {
         for (kind, count) in kinds(&outcomes) {
-            println!("{count:>6} {kind}");
+            say!("{count:>6} {kind}");
         }
     }
     let surprises = match &args.known_failures {
         Some(path) => known::Failures::read(path)?.surprises(&args.filter, &names, &outcomes),
         None => Vec::new(),
     };
-    surprises.iter().for_each(|surprise| println!("{surprise}"));
-    println!("PASS {} / {}", outcomes.len() - failed, outcomes.len());
+    surprises.iter().for_each(|surprise| say!("{surprise}"));
+    say!("PASS {} / {}", outcomes.len() - failed, outcomes.len());
     if let Some(path) = &args.known_failures {
         let path = path.display();
         ensure!(surprises.is_empty(), "{} cases contradict {path}: correct it", surprises.len());
