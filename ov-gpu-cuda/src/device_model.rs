@@ -26,7 +26,7 @@ use crate::{
     lower::{self, Options},
     plan::{Executable, Plan},
     pool::Pool,
-    program::{ALIGNMENT, Port, Program, WeightBytes, Weights},
+    program::{ALIGNMENT, Constant, Port, Program, WeightBytes, Weights},
     request::CudaRequest,
     slot::{Slot, SlotOptions, is_out_of_memory, not_bound},
 };
@@ -284,20 +284,22 @@ impl CudaModel {
     }
 }
 
-/// Checks that kernels may load what they packed in words of any size: an address that does not suit loses the GPU.
+/// Checks that kernels may load weights in words of any size: an address that does not suit loses the GPU.
 fn check_alignment(program: &Program) -> Result<()> {
-    for node in &program.nodes {
-        if let Some(range) = node.packed.iter().find(|r| !r.start.is_multiple_of(ALIGNMENT)) {
-            return Err(BlobError::Check {
-                check: "weights",
-                expected: format!("packed weights of {:?} at a multiple of {ALIGNMENT}", node.name),
-                got: format!("offset {}", range.start),
-            }
-            .into());
+    let packed = program.nodes.iter().flat_map(|n| &n.packed);
+    let stored = program.values.iter().filter_map(|v| match &v.constant {
+        Constant::Stored(range) => Some(range),
+        _ => None,
+    });
+    if let Some(range) = packed.chain(stored).find(|r| !r.start.is_multiple_of(ALIGNMENT)) {
+        return Err(BlobError::Check {
+            check: "weights",
+            expected: format!("constants at multiples of {ALIGNMENT}"),
+            got: format!("offset {}", range.start),
         }
-        node.bodies.iter().try_for_each(check_alignment)?;
+        .into());
     }
-    Ok(())
+    program.nodes.iter().flat_map(|n| &n.bodies).try_for_each(check_alignment)
 }
 
 /// Checks that a program has the inputs and outputs of its model, hidden ones included, and that what an output gives can

@@ -156,7 +156,7 @@ pub(crate) struct Plan {
     pub(crate) parts: Vec<Part>,
     /// Bytes of the memory of values and scratch.
     pub(crate) arena: usize,
-    /// Bytes of memory that starts as zeros and that every step leaves so.
+    /// Bytes of memory that starts as zeros and that every step leaves so: all plans of a slot share it.
     pub(crate) zeroed: usize,
     /// Bytes of pinned memory.
     pub(crate) pinned: usize,

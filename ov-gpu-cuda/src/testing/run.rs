@@ -6,9 +6,12 @@ use ov_core::{
 };
 
 use super::{HostCompiler, HostModule, Order, memory::Guarded, module::Shape as LaunchShape};
-use crate::kernels::{
-    Arg, Binding, Bound, BoundInput, BoundOutput, Choice, Gpu, InputDesc, Kernel, Launch, Reject,
-    Selecting, Step,
+use crate::{
+    kernels::{
+        Arg, Binding, Bound, BoundInput, BoundOutput, Choice, Gpu, InputDesc, Kernel, Launch,
+        Reject, Selecting, Step,
+    },
+    program::ALIGNMENT,
 };
 
 /// The GPU that tests choose kernels for: an H100.
@@ -195,9 +198,7 @@ pub(crate) fn check(test: &KernelTest<'_>) {
                     .run(compiler, launch, order)
                     .unwrap_or_else(|e| panic!("{}: {what}: {e}", test.kernel.name));
             }
-            memory
-                .check(test, &step)
-                .unwrap_or_else(|e| panic!("{}: {what}: {e}", test.kernel.name));
+            memory.check(test).unwrap_or_else(|e| panic!("{}: {what}: {e}", test.kernel.name));
             compare(test, &memory.results(test), &expected, &what);
         }
     }
@@ -222,13 +223,16 @@ struct Memory<'a> {
     constants: &'a [usize],
     outputs: Vec<Guarded>,
     packed: Vec<Guarded>,
-    scratch: Guarded,
+    /// The part of the scratch memory that is zero between launches, and the rest of it, from `rest_at` on.
+    zeroed: Guarded,
+    rest: Guarded,
+    rest_at: usize,
 }
 
 impl<'a> Memory<'a> {
     fn new(test: &KernelTest<'a>, packed: &[Vec<u8>], step: &Step) -> Self {
-        let mut scratch = Guarded::new(step.scratch);
-        scratch.bytes_mut()[..step.zeroed].fill(0);
+        // As plans place them.
+        let rest_at = step.zeroed / ALIGNMENT * ALIGNMENT;
         Self {
             inputs: test.inputs.iter().map(|t| Guarded::of(t.to_contiguous().bytes())).collect(),
             constants: test.constants,
@@ -241,7 +245,9 @@ impl<'a> Memory<'a> {
                 })
                 .collect(),
             packed: packed.iter().map(|bytes| Guarded::of(bytes)).collect(),
-            scratch,
+            zeroed: Guarded::of(&vec![0; step.zeroed]),
+            rest: Guarded::new(step.scratch.saturating_sub(rest_at)),
+            rest_at,
         }
     }
 
@@ -259,7 +265,7 @@ impl<'a> Memory<'a> {
         let constants = self.constants;
         let inputs = self.inputs.iter_mut().enumerate().filter(|(i, _)| !constants.contains(i));
         let mut hidden: Vec<&mut Guarded> = inputs.map(|(_, m)| m).chain(zeroed_outputs).collect();
-        hidden.push(&mut self.scratch);
+        hidden.extend([&mut self.zeroed, &mut self.rest]);
         let kept: Vec<Vec<u8>> = hidden
             .iter_mut()
             .map(|memory| {
@@ -282,8 +288,12 @@ impl<'a> Memory<'a> {
             Arg::Input(i) => self.inputs[*i].address().to_le_bytes().to_vec(),
             Arg::Output(i) => self.outputs[*i].address().to_le_bytes().to_vec(),
             Arg::Packed(i) => self.packed[*i].address().to_le_bytes().to_vec(),
-            Arg::Scratch(offset) => {
-                (self.scratch.address() + *offset as u64).to_le_bytes().to_vec()
+            Arg::Scratch(at) => {
+                let address = match at.checked_sub(self.zeroed.bytes().len()) {
+                    None => self.zeroed.address() + *at as u64,
+                    Some(_) => self.rest.address() + (at - self.rest_at) as u64,
+                };
+                address.to_le_bytes().to_vec()
             }
             Arg::I32(v) => v.to_le_bytes().to_vec(),
             Arg::I64(v) => v.to_le_bytes().to_vec(),
@@ -292,17 +302,17 @@ impl<'a> Memory<'a> {
         }
     }
 
-    fn check(&self, test: &KernelTest<'_>, step: &Step) -> Result<(), String> {
+    fn check(&self, test: &KernelTest<'_>) -> Result<(), String> {
         let parts = [("input", &self.inputs), ("output", &self.outputs), ("weights", &self.packed)];
         for (what, memories) in parts {
             if let Some(i) = memories.iter().position(|m| !m.is_intact()) {
                 return Err(format!("a write beside {what} {i}"));
             }
         }
-        if !self.scratch.is_intact() {
+        if !self.zeroed.is_intact() || !self.rest.is_intact() {
             return Err("a write beside the scratch memory".to_owned());
         }
-        if self.scratch.bytes()[..step.zeroed].iter().any(|b| *b != 0) {
+        if self.zeroed.bytes().iter().any(|b| *b != 0) {
             return Err("the zeroed scratch memory is not zero again".to_owned());
         }
         let changed = |(m, t): (&Guarded, &Tensor)| m.bytes() != t.to_contiguous().bytes();
