@@ -19,7 +19,7 @@ use crate::{
 /// How slots run.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SlotOptions {
-    /// Priority of the stream and of the nodes of its graphs, within the driver's range.
+    /// Priority of the stream, at which its graphs run, within the driver's range.
     pub(crate) priority: i32,
     /// How a thread waits for results.
     pub(crate) wait: Wait,
@@ -203,7 +203,7 @@ impl Slot {
         events: &mut Vec<Event>,
     ) -> Result<Graph, DriverError> {
         let context = &self.loaded.context;
-        let mut builder = GraphBuilder::new(context, self.options.priority)?;
+        let mut builder = GraphBuilder::new(context)?;
         if self.options.profile {
             builder.without_overlap();
         }

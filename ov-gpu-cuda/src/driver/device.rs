@@ -45,12 +45,24 @@ impl Driver {
         check(&api, "cuDeviceGetCount", unsafe {
             (api.functions.cuDeviceGetCount)(&raw mut count)
         })?;
-        let devices =
-            (0..count).map(|i| Device::get(&api, i).map(Arc::new)).collect::<Result<Vec<_>>>()?;
-        Ok(Self { devices, version })
+        let mut devices = Vec::new();
+        let mut broken = None;
+        for i in 0..count {
+            match Device::get(&api, i) {
+                Ok(device) => devices.push(Arc::new(device)),
+                Err(e) => {
+                    tracing::warn!(device = i, error = %e, "a GPU is left out");
+                    broken = Some(e);
+                }
+            }
+        }
+        match broken {
+            Some(e) if devices.is_empty() => Err(e),
+            _ => Ok(Self { devices, version }),
+        }
     }
 
-    /// The GPUs, by number.
+    /// The GPUs that answer, in order of their numbers.
     pub(crate) fn devices(&self) -> &[Arc<Device>] {
         &self.devices
     }

@@ -54,7 +54,8 @@ impl FakeCuda {
         unsafe { set(name.as_ptr(), value) };
     }
 
-    /// What was done or exists: `launches`, `graph_launches`, `programmatic_edges`, `allocation_calls`; `allocations`,
+    /// What was done or exists: `launches`, `early_launches` (of kernels that began before the one before them),
+    /// `graph_launches`, `launch_priority` (of the last), `programmatic_edges`, `allocation_calls`; `allocations`,
     /// `bytes`, `pinned`, `modules`, `contexts`, `graphs`, `graph_execs`.
     pub(crate) fn get(&self, counter: &str) -> i64 {
         let name = CString::new(counter).expect("no zero byte");

@@ -6,6 +6,10 @@ use ov_core::{
 };
 
 use super::{vertical::mlp, *};
+use crate::{
+    compile::{Compiler, Target},
+    driver::{DeviceMemory, GraphBuilder, KernelNode, Module},
+};
 
 /// A driver that does not export some functions.
 fn without(hidden: &[&str]) -> Option<(Result<Api, String>, FakeCuda)> {
@@ -44,7 +48,7 @@ fn functions_of_newer_drivers_are_not_needed() {
     let hidden = [
         "cuGraphAddDependencies_v2",
         "cuGraphAddEventRecordNode",
-        "cuGraphKernelNodeSetAttribute",
+        "cuFuncGetParamInfo",
         "cuGraphUpload",
         "cuDeviceGetUuid_v2",
         "cuDeviceGetPCIBusId",
@@ -60,6 +64,33 @@ fn functions_of_newer_drivers_are_not_needed() {
     let machine = Machine { core, fake: Some(fake) };
     check(&machine, &mlp(), &[input()], &exact(), 1e-5);
     assert_eq!(machine.fake().get("programmatic_edges"), 0);
+}
+
+#[test]
+fn arguments_are_compared_with_what_kernels_declare() {
+    let Some(fake) = FakeCuda::new() else { return };
+    let api = Api::open(fake.path(), &[]).expect("the driver has every function");
+    let driver = Driver::start(api).expect("starts");
+    let context = driver.devices()[0].context().expect("starts");
+    let body = "OV_KERNEL f(float* y, int n) { ov_grid_wait(); y[ov_thread_x()] = (float)n; }\n";
+    let source = crate::kernels::Source { body: body.into(), defines: Vec::new() };
+    let compiler = HostCompiler::get().expect("checked before");
+    let image = compiler.compile(&source, Target::cubin((9, 0))).expect("compiles").bytes;
+    let module = Arc::new(Module::load(&context, &image, true).expect("loads"));
+    let function = module.function("f").expect("is there");
+    let memory = DeviceMemory::new(&context, 128).expect("fits");
+    let address = memory.address().to_ne_bytes().to_vec();
+    let mut builder = GraphBuilder::new(&context).expect("memory");
+    let mut add = |args: &[Vec<u8>]| {
+        let node =
+            KernelNode { function: &function, grid: [1, 1, 1], block: [32, 1, 1], shared: 0, args };
+        builder.kernel(node).map_err(|e| e.to_string())
+    };
+    for args in [vec![address.clone()], vec![address.clone(), vec![0; 8]], vec![vec![0; 4]; 3]] {
+        let error = add(&args).expect_err("does not fit");
+        assert!(error.contains("[8, 4]"), "{error}");
+    }
+    add(&[address, vec![0; 4]]).expect("fits");
 }
 
 #[test]

@@ -29,6 +29,8 @@ std::map<std::string, long long>& counters = *new std::map<std::string, long lon
 std::string& message = *new std::string;
 bool started = false;
 std::map<unsigned long long, Block>& blocks = *new std::map<unsigned long long, Block>;
+// Memory that was freed, until it is given out again: start and length.
+std::map<unsigned long long, unsigned long>& freed = *new std::map<unsigned long long, unsigned long>;
 std::map<unsigned long long, unsigned long>& pinned = *new std::map<unsigned long long, unsigned long>;
 thread_local Context* current = nullptr;
 
@@ -77,6 +79,14 @@ bool in_device_memory(Context* context, unsigned long long at, unsigned long len
   return block.context == context && at + len <= start + block.len;
 }
 
+bool was_freed(unsigned long long at) {
+  std::lock_guard<std::mutex> lock(mutex);
+  auto next = freed.upper_bound(at);
+  if (next == freed.begin()) return false;
+  --next;
+  return at < next->first + next->second;
+}
+
 Stream* stream_of(Context* context, void* handle) { return handle ? (Stream*)handle : &context->main; }
 
 void work(Stream* s) {
@@ -117,7 +127,9 @@ double now() {
   return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
-void run_kernel(Context* context, const Launch& l) {
+static void call(void* before) { (*(const std::function<void()>*)before)(); }
+
+void run_kernel(Context* context, const Launch& l, const std::function<void()>& before) {
   long long number, fail, code, device;
   OvShimLaunch request = {};
   {
@@ -132,11 +144,26 @@ void run_kernel(Context* context, const Launch& l) {
     return;
   }
   std::vector<void*> arguments;
-  for (const auto& a : l.arguments) arguments.push_back((void*)a.data());
+  for (const auto& a : l.arguments) {
+    arguments.push_back((void*)a.data());
+    if (a.size() == 1 && was_freed(a[0])) return fault(context, ILLEGAL_ADDRESS, (l.function->name + ": freed memory").c_str());
+  }
   request.kernel = l.function->kernel;
   memcpy(request.grid, l.grid, sizeof l.grid);
   memcpy(request.block, l.block, sizeof l.block);
   request.shared = l.shared;
+  // Static and dynamic memory together, until the kernel is allowed more.
+  const unsigned allowed = (48u << 10) + l.function->dynamic_shared;
+  request.allowed_shared = allowed < 227u << 10 ? allowed : 227u << 10;
+  bool waited = !before;
+  const std::function<void()> hook = [&] {
+    waited = true;
+    before();
+  };
+  if (before) {
+    request.on_grid_wait = call;
+    request.context = (void*)&hook;
+  }
   request.arguments = arguments.data();
   char text[512];
   if (l.function->module->launch(&request, text, sizeof text)) {
@@ -144,6 +171,7 @@ void run_kernel(Context* context, const Launch& l) {
     fprintf(stderr, "fake CUDA driver: %s\n", whole.c_str());
     fault(context, LAUNCH_FAILED, whole.c_str());
   }
+  if (!waited) before();
 }
 
 unsigned make_launch(Launch* l, Function* f, const unsigned* grid, const unsigned* block, unsigned shared, void** arguments) {
@@ -409,6 +437,11 @@ EXPORT cuMemAlloc_v2(unsigned long long* at, unsigned long len) {
   memset(p, 0xff, (len + 511) / 512 * 512);
   std::lock_guard<std::mutex> lock(mutex);
   blocks[(unsigned long long)p] = {context, len};
+  const auto start = (unsigned long long)p;
+  for (auto at = freed.begin(); at != freed.end();) {
+    const bool apart = at->first + at->second <= start || start + len <= at->first;
+    at = apart ? std::next(at) : freed.erase(at);
+  }
   context->used += len;
   ++counters["allocations"];
   counters["bytes"] += (long long)len;
@@ -424,6 +457,7 @@ EXPORT cuMemFree_v2(unsigned long long at) {
   context->used -= found->second.len;
   --counters["allocations"];
   counters["bytes"] -= (long long)found->second.len;
+  freed[at] = found->second.len;
   blocks.erase(found);
   free((void*)at);
   return 0;
@@ -567,6 +601,18 @@ EXPORT cuFuncGetAttribute(int* value, unsigned attribute, void* function) {
   READY;
   auto* f = (Function*)function;
   *value = attribute == 0 ? (int)f->kernel->max_threads : attribute == 8 ? (int)f->dynamic_shared : 0;
+  return 0;
+}
+EXPORT cuFuncGetParamInfo(void* function, unsigned long index, unsigned long* offset, unsigned long* size) {
+  READY;
+  const OvShimKernel* k = ((Function*)function)->kernel;
+  if (index >= k->arguments) return INVALID_VALUE;
+  *offset = 0;
+  for (unsigned long i = 0; i <= index; ++i) {
+    const unsigned long alignment = k->sizes[i] % 8 == 0 ? 8 : 4;
+    *offset = (*offset + alignment - 1) / alignment * alignment + (i < index ? k->sizes[i] : 0);
+  }
+  if (size) *size = k->sizes[index];
   return 0;
 }
 EXPORT cuFuncSetAttribute(void* function, unsigned attribute, int value) {

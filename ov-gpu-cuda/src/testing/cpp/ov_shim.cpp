@@ -114,8 +114,11 @@ struct Machine {
   Place main;
   bool failed = false;
   char message[512];
+  // For launches that a hook of this one makes.
+  Machine* inner = nullptr;
 
   ~Machine() {
+    delete inner;
     if (stacks) munmap(stacks, STACK * MAX_THREADS);
     if (shared) munmap(shared, SHARED + GUARD);
   }
@@ -412,7 +415,9 @@ void* ov_shim_shared(const void* site, unsigned long bytes) {
   Machine& m = machine();
   for (const Site& s : m.sites)
     if (s.site == site) return s.memory;
-  if (m.shared_used + bytes > SHARED) fail_launch("%lu bytes of shared memory", m.shared_used + bytes);
+  if (m.shared_used + bytes > SHARED || m.shared_used + bytes > m.launch->allowed_shared) {
+    fail_launch("%lu bytes of shared memory, where %u are allowed", m.shared_used + bytes, m.launch->allowed_shared);
+  }
   char* memory = m.shared + m.shared_used;
   m.shared_used += (bytes + 15) / 16 * 16;
   memset(memory, 0xff, bytes);
@@ -494,6 +499,17 @@ float ov_shim_f16_to_f32(unsigned short v) {
 
 int ov_shim_launch(const OvShimLaunch* launch, char* message, unsigned long capacity) {
   if (!of_this_thread) of_this_thread = owner.machine = new Machine;
+  if (machine().launch) {
+    // From the hook of another launch, on the stack of one of its fibers.
+    Machine* const outer = of_this_thread;
+    OvShimThread* const thread = ov_shim_thread;
+    if (!outer->inner) outer->inner = new Machine;
+    of_this_thread = outer->inner;
+    const int result = ov_shim_launch(launch, message, capacity);
+    of_this_thread = outer;
+    ov_shim_thread = thread;
+    return result;
+  }
   Machine& m = machine();
   const OvShimLaunch& l = *launch;
   const unsigned long long threads = (unsigned long long)l.block[0] * l.block[1] * l.block[2];
@@ -527,6 +543,7 @@ int ov_shim_launch(const OvShimLaunch* launch, char* message, unsigned long capa
     go(m.main, first_thread.place);
     check_block(l);
   }
+  m.launch = nullptr;
   if (m.failed) snprintf(message, capacity, "%s", m.message);
   return m.failed;
 }
