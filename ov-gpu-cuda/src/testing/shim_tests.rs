@@ -123,6 +123,14 @@ const MISTAKES: &[(&str, &str, &str)] = &[
         "multiple",
     ),
     (
+        "some threads that do not wait for what ran before",
+        "OV_KERNEL kernel(const int* x, int* y, int n) {
+           if (ov_thread_x() == 7) return;
+           ov_grid_wait();
+         }",
+        "ov_grid_wait",
+    ),
+    (
         "no wait for what ran before",
         "OV_KERNEL kernel(const int* x, int* y, int n) { y[ov_thread_x()] = x[ov_thread_x()]; }",
         "ov_grid_wait",
