@@ -131,9 +131,14 @@ fn cuda_text(version: i32) -> String {
 /// The driver of this system, or why there is none.
 fn start() -> Result<Driver, String> {
     // No call is made of a function that is not there; the guard is for what a damaged library may do to its callers.
-    let start = || {
-        let api = Api::system().map_err(|e| e.to_string())?;
-        let driver = Driver::start(api).map_err(|e| {
+    let start = || begin(Api::system().map_err(|e| e.to_string())?);
+    catch_unwind(AssertUnwindSafe(start))
+        .unwrap_or_else(|_| Err("the driver library cannot be used".to_owned()))
+}
+
+/// A driver that is started, or why it does not serve.
+pub(crate) fn begin(api: Api) -> Result<Driver, String> {
+    let driver = Driver::start(api).map_err(|e| {
             let meaning = match e.code {
                 3 => {
                     "CUDA does not start in a process that was forked from one that uses it: start processes anew (`spawn`)"
@@ -150,16 +155,11 @@ fn start() -> Result<Driver, String> {
             };
             format!("{meaning} ({e})")
         })?;
-        if driver.version() < OLDEST {
-            let (is, needed) = (cuda_text(driver.version()), cuda_text(OLDEST));
-            return Err(format!(
-                "the driver knows CUDA {is}, {needed} is needed: install a newer one"
-            ));
-        }
-        Ok(driver)
-    };
-    catch_unwind(AssertUnwindSafe(start))
-        .unwrap_or_else(|_| Err("the driver library cannot be used".to_owned()))
+    if driver.version() < OLDEST {
+        let (is, needed) = (cuda_text(driver.version()), cuda_text(OLDEST));
+        return Err(format!("the driver knows CUDA {is}, {needed} is needed: install a newer one"));
+    }
+    Ok(driver)
 }
 
 impl Plugin for CudaPlugin {

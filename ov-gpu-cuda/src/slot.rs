@@ -1,6 +1,9 @@
 //! A slot: a stream of a GPU with memory of its own, and the graphs of the plans that ran there last.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use ov_core::{
     Tensor,
@@ -10,7 +13,7 @@ use ov_core::{
 use crate::{
     driver::{
         DeviceMemory, DriverError, ErrorKind, Event, Function, Graph, GraphBuilder, KernelNode,
-        Pinned, Stream, Wait,
+        Patience, Pinned, Stream, Wait,
     },
     loaded::{Loaded, failed},
     plan::{Argument, GraphPart, HostSource, Part, Plan, PlannedLaunch},
@@ -23,9 +26,14 @@ pub(crate) struct SlotOptions {
     pub(crate) priority: i32,
     /// How a thread waits for results.
     pub(crate) wait: Wait,
+    /// How long results may take beyond what is usual for them before the GPU is given up.
+    pub(crate) patience: Duration,
     /// Whether every launch is timed.
     pub(crate) profile: bool,
 }
+
+/// So many times the longest that a graph took is not taken for a hang, beside [`SlotOptions::patience`].
+const SLOWER: u32 = 50;
 
 /// A stream with its memory.
 #[derive(Debug)]
@@ -51,6 +59,8 @@ struct Instance {
 #[derive(Debug)]
 struct PartGraph {
     graph: Graph,
+    /// The longest that it took.
+    slowest: Duration,
     /// Between launches, when they are timed.
     events: Vec<Event>,
     /// Keep the modules loaded.
@@ -192,7 +202,7 @@ impl Slot {
         let mut events = Vec::new();
         let graph =
             self.build(part, constants, &functions, &mut events).map_err(|e| self.failed(e))?;
-        Ok(PartGraph { graph, events, _functions: functions })
+        Ok(PartGraph { graph, slowest: Duration::ZERO, events, _functions: functions })
     }
 
     fn build(
@@ -283,8 +293,15 @@ impl Slot {
             }
         }
         let device = self.loaded.context.device();
+        let start = Instant::now();
         run.graph.launch(&self.stream).map_err(|e| failed(device, e))?;
-        self.stream.wait_by(self.options.wait).map_err(|e| failed(device, e))?;
+        let most = self.options.patience + run.slowest * SLOWER;
+        let patience = Patience { expected: run.slowest, most };
+        self.stream.wait_by(self.options.wait, patience).map_err(|mut e| {
+            e.text += &format!("; {part}");
+            failed(device, e)
+        })?;
+        run.slowest = run.slowest.max(start.elapsed());
         if let Some(times) = times {
             for (launch, pair) in part.launches.iter().zip(run.events.windows(2)) {
                 let time = pair[0].until(&pair[1]).map_err(|e| failed(device, e))?;

@@ -84,8 +84,6 @@ functions! {
         cuStreamQuery(CUstream);
         cuStreamDestroy_v2(CUstream);
         cuEventCreate(*mut CUevent, c_uint);
-        cuEventRecord(CUevent, CUstream);
-        cuEventSynchronize(CUevent);
         cuEventDestroy_v2(CUevent);
         cuGraphCreate(*mut CUgraph, c_uint);
         cuGraphAddKernelNode_v2(*mut CUgraphNode, CUgraph, *const CUgraphNode, usize, *const CUDA_KERNEL_NODE_PARAMS);

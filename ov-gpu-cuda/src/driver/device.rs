@@ -194,6 +194,14 @@ impl Device {
         result
     }
 
+    /// Gives the device up: it does not answer, as `text` says.
+    pub(super) fn lose(&self, call: &'static str, text: String) -> DriverError {
+        const TIMEOUT: Code = 702;
+        self.lost.store(true, Ordering::Release);
+        tracing::error!(device = self.ordinal, name = self.about.name, call, text, "the GPU hangs");
+        DriverError { code: TIMEOUT, call, text }
+    }
+
     /// Refuses further work on a lost device, without calling the driver.
     pub(super) fn expect_alive(&self, call: &'static str) -> Result<()> {
         if self.is_lost() {
