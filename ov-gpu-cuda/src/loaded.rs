@@ -3,6 +3,7 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
+    time::Instant,
 };
 
 use ov_core::error::{DeviceError, Error};
@@ -48,6 +49,7 @@ impl Loaded {
         code: Arc<Code>,
         compiler: Option<&'static dyn Compiler>,
     ) -> Result<Self, DriverError> {
+        let start = Instant::now();
         let memory = DeviceMemory::new(&context, weights.len())?;
         if !weights.is_empty() {
             let stream = Stream::new(&context, context.priorities().0)?;
@@ -65,6 +67,8 @@ impl Loaded {
             }
             stream.wait()?;
         }
+        let (microseconds, bytes) = (start.elapsed().as_micros() as u64, weights.len());
+        tracing::debug!(microseconds, bytes, "weights are on the GPU");
         Ok(Self {
             context,
             weights: memory,

@@ -135,13 +135,25 @@ impl Slot {
             self.instances.remove(0);
         }
         let constants = self.constants(plan).map_err(|e| self.failed(e))?;
-        let mut graphs = Vec::with_capacity(plan.parts.len());
+        let start = Instant::now();
+        let mut functions = Vec::with_capacity(plan.parts.len());
         for part in &plan.parts {
+            functions.push(match part {
+                Part::Graph(part) => self.functions(part)?,
+                Part::Host(_) => Vec::new(),
+            });
+        }
+        let loaded = start.elapsed();
+        tracing::debug!(microseconds = loaded.as_micros() as u64, "modules are loaded");
+        let mut graphs = Vec::with_capacity(plan.parts.len());
+        for (part, functions) in plan.parts.iter().zip(functions) {
             graphs.push(match part {
-                Part::Graph(part) => Some(self.graph(part, constants.as_ref())?),
+                Part::Graph(part) => Some(self.graph(part, constants.as_ref(), functions)?),
                 Part::Host(_) => None,
             });
         }
+        let microseconds = (start.elapsed() - loaded).as_micros() as u64;
+        tracing::debug!(microseconds, parts = graphs.len(), "graphs are made");
         let plan = Arc::clone(plan);
         self.instances.push(Instance { graphs, _constants: constants, plan });
         Ok(self.instances.len() - 1)
@@ -193,12 +205,16 @@ impl Slot {
         Ok(Some(memory))
     }
 
-    fn graph(&self, part: &GraphPart, constants: Option<&DeviceMemory>) -> Result<PartGraph> {
-        let functions = part
-            .launches
-            .iter()
-            .map(|l| self.loaded.function(&l.source, &l.function))
-            .collect::<Result<Vec<_>>>()?;
+    fn functions(&self, part: &GraphPart) -> Result<Vec<Arc<Function>>> {
+        part.launches.iter().map(|l| self.loaded.function(&l.source, &l.function)).collect()
+    }
+
+    fn graph(
+        &self,
+        part: &GraphPart,
+        constants: Option<&DeviceMemory>,
+        functions: Vec<Arc<Function>>,
+    ) -> Result<PartGraph> {
         let mut events = Vec::new();
         let graph =
             self.build(part, constants, &functions, &mut events).map_err(|e| self.failed(e))?;
@@ -301,7 +317,11 @@ impl Slot {
             e.text += &format!("; {part}");
             failed(device, e)
         })?;
-        run.slowest = run.slowest.max(start.elapsed());
+        let took = start.elapsed();
+        if run.slowest.is_zero() {
+            tracing::debug!(microseconds = took.as_micros() as u64, "the first run");
+        }
+        run.slowest = run.slowest.max(took);
         if let Some(times) = times {
             for (launch, pair) in part.launches.iter().zip(run.events.windows(2)) {
                 let time = pair[0].until(&pair[1]).map_err(|e| failed(device, e))?;

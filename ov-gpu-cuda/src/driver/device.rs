@@ -7,6 +7,7 @@ use std::{
         Arc, Mutex, PoisonError, Weak,
         atomic::{AtomicBool, Ordering},
     },
+    time::Instant,
 };
 
 use cudarc::driver::sys::{CUcontext, CUdevice, CUdevice_attribute as Attribute, CUuuid};
@@ -32,6 +33,7 @@ impl Driver {
     /// # Errors
     /// What the driver says, 100 when there is no GPU.
     pub(crate) fn start(api: Api) -> Result<Self> {
+        let start = Instant::now();
         let api = Arc::new(api);
         // SAFETY: the functions take the documented arguments.
         check(&api, "cuInit", unsafe { (api.functions.cuInit)(0) })?;
@@ -56,6 +58,8 @@ impl Driver {
                 }
             }
         }
+        let microseconds = start.elapsed().as_micros() as u64;
+        tracing::debug!(microseconds, version, devices = devices.len(), "the driver is started");
         match broken {
             Some(e) if devices.is_empty() => Err(e),
             _ => Ok(Self { devices, version }),
@@ -173,6 +177,7 @@ impl Device {
             return Ok(context);
         }
         self.expect_alive("cuDevicePrimaryCtxRetain")?;
+        let start = Instant::now();
         let mut handle: CUcontext = std::ptr::null_mut();
         // SAFETY: writes one handle, which is released when the last user of the context is gone.
         self.check("cuDevicePrimaryCtxRetain", unsafe {
@@ -182,6 +187,8 @@ impl Device {
         context.priorities = context.priority_range()?;
         let context = Arc::new(context);
         *weak = Arc::downgrade(&context);
+        let microseconds = start.elapsed().as_micros() as u64;
+        tracing::debug!(microseconds, device = self.ordinal, "a context is made");
         Ok(context)
     }
 
