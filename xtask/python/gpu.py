@@ -414,7 +414,7 @@ def run_tests(options, report):
         return report.step("tests of the device on the driver", False, f"{program} is not there")
     environment = {**os.environ, "OV_CUDA_HARDWARE": "1", "OV_CUDA_LIBRARY_PATH": libraries()}
     environment["CARGO_MANIFEST_DIR"] = str(options.repository / "ov-gpu-cuda")
-    command = [program, options.filter, "--nocapture", "--test-threads=4"]
+    command = [program, options.filter, "--nocapture", "--test-threads=8"]
     log = options.out / "tests.log"
     options.out.mkdir(parents=True, exist_ok=True)
     with open(log, "w") as file:

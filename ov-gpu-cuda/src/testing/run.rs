@@ -5,7 +5,12 @@ use ov_core::{
     op::{InferContext, InputInfo, Op, OutputType},
 };
 
-use super::{HostCompiler, HostModule, Order, memory::Guarded, module::Shape as LaunchShape};
+use super::{
+    HostCompiler, HostModule, Order,
+    hardware::{Lab, Operands},
+    memory::Guarded,
+    module::Shape as LaunchShape,
+};
 use crate::{
     kernels::{
         Arg, Binding, Bound, BoundInput, BoundOutput, Choice, Gpu, InputDesc, Kernel, Launch,
@@ -179,7 +184,6 @@ pub(crate) fn check(test: &KernelTest<'_>) {
             return compare(test, &[got], &expected, "alias");
         }
     };
-    let Some(compiler) = HostCompiler::get() else { return };
     let packed: Vec<Vec<u8>> = choice
         .packed
         .into_iter()
@@ -189,6 +193,10 @@ pub(crate) fn check(test: &KernelTest<'_>) {
             bytes
         })
         .collect();
+    if let Some(lab) = Lab::get() {
+        return check_on(lab, test, &packed, &step, &expected);
+    }
+    let Some(compiler) = HostCompiler::get() else { return };
     let mut memory = Memory::new(test, &packed, &step);
     for order in Order::ALL {
         for round in 0..2 {
@@ -201,6 +209,39 @@ pub(crate) fn check(test: &KernelTest<'_>) {
             memory.check(test).unwrap_or_else(|e| panic!("{}: {what}: {e}", test.kernel.name));
             compare(test, &memory.results(test), &expected, &what);
         }
+    }
+}
+
+/// Runs a step twice on a GPU and compares what comes out.
+#[track_caller]
+fn check_on(
+    lab: &Lab,
+    test: &KernelTest<'_>,
+    packed: &[Vec<u8>],
+    step: &Step,
+    expected: &[Tensor],
+) {
+    // Products and sums are one operation there, and functions are the GPU's.
+    const ROUNDING: f64 = 2e-6;
+    let types = test.outputs();
+    let shape = |o: &OutputType| o.shape.to_shape().expect("known");
+    let len = |o: &OutputType| o.element_type.byte_len(shape(o).elements()).expect("fits");
+    let operands = Operands {
+        inputs: test.inputs.iter().map(|t| t.to_contiguous().bytes().to_vec()).collect(),
+        outputs: types.iter().map(|o| vec![0xff; len(o)]).collect(),
+        packed: packed.to_vec(),
+    };
+    let test = KernelTest { rtol: test.rtol.max(ROUNDING), atol: test.atol.max(ROUNDING), ..*test };
+    let rounds = lab
+        .run(step, &operands, 2)
+        .unwrap_or_else(|e| panic!("{}: {:?} on the GPU: {e}", test.kernel.name, test.op));
+    for (round, outputs) in rounds.into_iter().enumerate() {
+        let got: Vec<Tensor> = outputs
+            .iter()
+            .zip(&types)
+            .map(|(bytes, o)| Tensor::from_bytes(o.element_type, shape(o), bytes).expect("fits"))
+            .collect();
+        compare(&test, &got, expected, &format!("on the GPU, round {round}"));
     }
 }
 
@@ -351,4 +392,39 @@ pub(crate) fn noise(element_type: ElementType, shape: &[usize], seed: u32) -> Te
         .collect();
     let tensor = Tensor::from_vec(shape, values).expect("as many values as the shape has");
     tensor.cast(element_type).expect("floats become any number")
+}
+
+#[test]
+fn steps_run_by_the_driver_as_they_do_on_the_processor() {
+    use ov_core::op::{matmul::MatMul, reduction::CumSum, softmax::SoftMax};
+
+    use crate::{
+        driver::{Api, Driver},
+        kernels::KERNELS,
+        testing::FakeCuda,
+    };
+
+    let Some(fake) = FakeCuda::new() else { return };
+    let Some(compiler) = HostCompiler::get() else { return };
+    let driver = Driver::start(Api::open(fake.path(), &[]).expect("whole")).expect("starts");
+    let lab = Lab::on(&driver, compiler).expect("a context");
+    let x = noise(ElementType::F32, &[9, 515], 1);
+    let axis = Tensor::scalar(1i64);
+    let cases: [(&dyn Op, &[Tensor], &[usize]); 3] = [
+        // A product that several blocks share, and kernels of one launch.
+        (&MatMul::default(), &[x.clone(), noise(ElementType::F32, &[515, 40], 2)], &[]),
+        (&SoftMax { axis: 1 }, std::slice::from_ref(&x), &[]),
+        (&CumSum::default(), &[x.clone(), axis], &[1]),
+    ];
+    for (op, inputs, constants) in cases {
+        let test = |kernel| KernelTest::new(kernel, op, inputs, 1e-4).constants(constants);
+        let (test, (choice, bound)) = KERNELS
+            .iter()
+            .find_map(|kernel| bind(&test(kernel)).ok().map(|bound| (test(kernel), bound)))
+            .expect("a kernel takes it");
+        let Bound::Step(step) = bound else { panic!("{op:?} launches nothing") };
+        assert!(choice.packed.is_empty());
+        check_on(&lab, &test, &[], &step, &test.reference());
+    }
+    assert!(fake.get("launches") >= 6);
 }
