@@ -2,6 +2,7 @@
 
 mod blobs;
 mod conformance;
+mod encoders;
 mod failures;
 mod models;
 mod plans;
