@@ -24,7 +24,12 @@ impl FakeCuda {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let compiler = HostCompiler::get()?;
         let header = ("fake_cuda.h", include_str!("cpp/fake_cuda.h"));
-        let parts = [include_str!("cpp/fake_cuda.cpp"), include_str!("cpp/fake_graph.cpp")];
+        let parts = [
+            include_str!("cpp/fake_cuda.cpp"),
+            include_str!("cpp/fake_memory.cpp"),
+            include_str!("cpp/fake_module.cpp"),
+            include_str!("cpp/fake_graph.cpp"),
+        ];
         let built = compiler.library("libcuda.so.1", header, &parts).expect("the driver builds");
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let folder = built.with_file_name(format!("driver-{}-{number}", std::process::id()));

@@ -127,9 +127,13 @@ struct LaunchConfig {
 extern std::mutex& mutex;
 extern std::condition_variable& changed;
 extern std::map<std::string, long long>& counters;
+extern std::map<std::string, long long>& knobs;
+extern thread_local Context* current;
 long long knob(const char* name);
 void count(const char* name, long long by);
 unsigned ready(Context** context);
+unsigned finish(Stream* s);
+bool was_freed(unsigned long long at);
 bool in_device_memory(Context* context, unsigned long long at, unsigned long len);
 Stream* stream_of(Context* context, void* handle);
 void enqueue(Stream* s, std::function<void()> task);
@@ -140,3 +144,8 @@ unsigned make_launch(Launch* l, Function* f, const unsigned* grid, const unsigne
 double now();
 
 }  // namespace fake
+
+#define EXPORT extern "C" __attribute__((visibility("default"))) unsigned
+#define READY                          \
+  Context* context = nullptr;          \
+  if (unsigned r = ready(&context)) return r

@@ -165,11 +165,6 @@ static std::vector<Node*> sorted(const Graph& graph, bool reverse) {
 
 using namespace fake;
 
-#define EXPORT extern "C" __attribute__((visibility("default"))) unsigned
-#define READY                 \
-  Context* context = nullptr; \
-  if (unsigned r = ready(&context)) return r
-
 EXPORT cuGraphCreate(void** out, unsigned) {
   READY;
   count("graphs", 1);
