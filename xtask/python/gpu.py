@@ -6,6 +6,7 @@ report says so. `report.md` in the output folder is written anew after every ste
 what it had."""
 
 import argparse
+import gzip
 import json
 import os
 import re
@@ -13,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tempfile
 import time
 from pathlib import Path
 
@@ -408,8 +410,22 @@ def libraries():
     return os.pathsep.join(dict.fromkeys(found))
 
 
+def program_of(options, name):
+    """A program of the packed folder, unpacked when it is compressed."""
+    plain, packed = options.bin / name, options.bin / f"{name}.gz"
+    if not packed.exists():
+        return plain
+    unpacked = Path(tempfile.gettempdir()) / "ov-gpu-bin" / name
+    if not unpacked.exists() or unpacked.stat().st_mtime < packed.stat().st_mtime:
+        unpacked.parent.mkdir(parents=True, exist_ok=True)
+        with gzip.open(packed) as source, open(unpacked, "wb") as to:
+            shutil.copyfileobj(source, to)
+        unpacked.chmod(0o755)
+    return unpacked
+
+
 def run_tests(options, report):
-    program = options.bin / "ov-gpu-cuda-tests"
+    program = program_of(options, "ov-gpu-cuda-tests")
     if not program.exists():
         return report.step("tests of the device on the driver", False, f"{program} is not there")
     environment = {**os.environ, "OV_CUDA_HARDWARE": "1", "OV_CUDA_LIBRARY_PATH": libraries()}
@@ -434,7 +450,7 @@ class Bench:
     """ov-bench on a model."""
 
     def __init__(self, options):
-        self.program, self.device = options.bin / "ov-bench", options.device
+        self.program, self.device = program_of(options, "ov-bench"), options.device
         self.environment = {**os.environ, "OV_CUDA_LIBRARY_PATH": libraries()}
 
     def run(self, *arguments, log=None):
@@ -469,7 +485,7 @@ def parts_of(log):
 
 def compare_model(options, report, name):
     """One model: ours and PyTorch's."""
-    bench, folder = Bench(options), options.out / "models" / name
+    bench, folder = Bench(options), Path(tempfile.gettempdir()) / "ov-gpu-models" / name
     shutil.rmtree(folder, ignore_errors=True)
     (folder / "inputs").mkdir(parents=True)
     model, inputs = build(name, options.tiny)
@@ -533,7 +549,7 @@ def compare_model(options, report, name):
     guarded("accuracy", accuracy)
     guarded("cold start", cold)
     guarded("torch in a graph", graph)
-    file.unlink()
+    shutil.rmtree(folder)
 
 
 def compile_model(options, report, name):

@@ -18,6 +18,8 @@ const BEGIN: &str = "## What last ran\n";
 /// The script, and the file that it leaves in its output folder.
 const SCRIPT: &str = "xtask/python/gpu.py";
 const REPORT: &str = "report.md";
+/// The command-line tool.
+const BENCH: &str = "ov-bench";
 /// The program with the tests.
 const TESTS: &str = "ov-gpu-cuda-tests";
 
@@ -31,6 +33,11 @@ pub(crate) fn run(workspace: &Workspace, arguments: &[String]) -> Result<()> {
     if let Some(folder) = pack_only {
         let folder = PathBuf::from(folder);
         pack(workspace, &folder)?;
+        // 70 MB become 20.
+        for name in [BENCH, TESTS] {
+            let program = folder.join(name);
+            cmd!(workspace.sh, "gzip --force {program}").quiet().run()?;
+        }
         println!(
             "on the machine with the GPU: python3 {SCRIPT} --bin {} --out FOLDER --commit {}; then here: cargo xtask gpu \
              --report FOLDER/{REPORT}",
@@ -66,7 +73,7 @@ fn pack(workspace: &Workspace, folder: &Path) -> Result<()> {
             .quiet()
             .read()?;
     let tests = executable(&messages).context("cargo built no tests of ov-gpu-cuda")?;
-    for (from, name) in [(bench, "ov-bench"), (tests, TESTS)] {
+    for (from, name) in [(bench, BENCH), (tests, TESTS)] {
         let to = folder.join(name);
         sh.copy_file(&from, &to)?;
         if cmd!(sh, "strip {to}").quiet().ignore_stderr().run().is_err() {
