@@ -1,5 +1,7 @@
 //! The configuration of a compiled model: properties resolved once against the GPU, then plain fields.
 
+use std::time::Duration;
+
 use ov_core::{
     ElementType,
     cache::DigestSink,
@@ -49,6 +51,21 @@ pub(crate) const COMPILED: &[&str] = &[
     "PERF_COUNT",
 ];
 
+/// The variable with the number of seconds after which a GPU is taken to hang, 0 for never: debuggers make it slow.
+const PATIENCE: &str = "OV_CUDA_TIMEOUT_SECONDS";
+
+/// A day is for ever.
+const FOR_EVER: Duration = Duration::from_secs(24 * 3600);
+
+/// How long to wait, by the text of [`PATIENCE`].
+fn patience(text: Option<&str>) -> Duration {
+    match text.and_then(|text| text.parse().ok()) {
+        Some(0) => FOR_EVER,
+        Some(seconds) => Duration::from_secs(seconds).min(FOR_EVER),
+        None => Duration::from_secs(30),
+    }
+}
+
 /// Streams per GPU where throughput is asked for and nobody says how many.
 const THROUGHPUT_STREAMS: u32 = 4;
 
@@ -66,6 +83,8 @@ pub(crate) struct CudaConfig {
     /// Slots per GPU.
     pub(crate) streams: usize,
     pub(crate) profiling: bool,
+    /// How long results may take, beside what is usual for them, before the GPU is taken to hang.
+    pub(crate) patience: Duration,
 }
 
 /// The number in `DEVICE_ID`, if there is one.
@@ -137,6 +156,7 @@ impl CudaConfig {
             priority: properties.get_or(hint::MODEL_PRIORITY, Priority::Medium)?,
             streams: streams as usize,
             profiling: properties.get_or(info::ENABLE_PROFILING, false)?,
+            patience: patience(std::env::var(PATIENCE).ok().as_deref()),
         })
     }
 
@@ -144,7 +164,7 @@ impl CudaConfig {
     pub(crate) fn wait(&self) -> Wait {
         match self.performance {
             PerformanceMode::Latency => Wait::Spin,
-            _ => Wait::Block,
+            _ => Wait::Sleep,
         }
     }
 
@@ -181,5 +201,20 @@ impl CudaConfig {
             "PERF_COUNT" => self.profiling.to_text(),
             _ => return None,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patience_is_half_a_minute_or_what_is_said() {
+        for (text, seconds) in
+            [(None, 30), (Some("5"), 5), (Some("x"), 30), (Some("0"), FOR_EVER.as_secs())]
+        {
+            assert_eq!(patience(text).as_secs(), seconds, "{text:?}");
+        }
+        assert_eq!(patience(Some("18446744073709551615")), FOR_EVER);
     }
 }

@@ -26,7 +26,7 @@ use crate::{
     lower::{self, Options},
     plan::{Executable, Plan},
     pool::Pool,
-    program::{ALIGNMENT, Port, Program, WeightBytes, Weights},
+    program::{ALIGNMENT, Constant, Port, Program, WeightBytes, Weights},
     request::CudaRequest,
     slot::{Slot, SlotOptions, is_out_of_memory, not_bound},
 };
@@ -216,7 +216,7 @@ impl CudaModel {
     /// Binds a blob to GPUs: one plan, the weights once per GPU, slots on each.
     ///
     /// # Errors
-    /// When the blob is damaged, memory runs out before one slot of each GPU exists, or a GPU fails.
+    /// When the blob is damaged, memory runs out before one slot exists, or a GPU fails.
     pub(crate) fn bind(
         blob: Blob,
         config: CudaConfig,
@@ -245,34 +245,75 @@ impl CudaModel {
                 got: e.to_string(),
             },
         )?;
-        let mut slots = Vec::new();
-        for device in &devices {
-            let context = device.context().map_err(|e| failed(device, e))?;
-            let priority = config.stream_priority(context.priorities());
-            let loaded = Loaded::new(context, &weights, Arc::clone(&code), compiler)
-                .map_err(|e| failed(device, e))?;
-            let loaded = Arc::new(loaded);
-            let options = SlotOptions { priority, wait: config.wait(), profile: config.profiling };
-            for stream in 0..config.streams {
-                let slot = Slot::new(Arc::clone(&loaded), options).and_then(|mut slot| {
-                    if let Some(plan) = &plan {
-                        slot.prepare(plan)?;
-                    }
-                    Ok(slot)
-                });
-                match slot {
-                    Ok(slot) => slots.push(slot),
-                    // One stream is enough to go on with.
-                    Err(e) if stream > 0 && is_out_of_memory(&e) => {
-                        tracing::warn!(device = device.ordinal, streams = stream, error = %e, "fewer streams");
-                        break;
-                    }
-                    Err(e) => return Err(e),
+        let image = Loading { weights: &weights, code: &code, compiler, plan: plan.as_ref() };
+        let (mut slots, mut used, mut short) = (Vec::new(), Vec::new(), None);
+        for device in devices {
+            match image.slots(&device, &config) {
+                Ok(made) => {
+                    slots.extend(made);
+                    used.push(device);
                 }
+                // The others go on where one has no room.
+                Err(e) if is_out_of_memory(&e) => {
+                    tracing::warn!(device = device.ordinal, error = %e, "a GPU is left out");
+                    short = Some(e);
+                }
+                Err(e) => return Err(e),
             }
         }
+        if let (true, Some(e)) = (slots.is_empty(), short) {
+            return Err(e);
+        }
+        let devices = used;
         let pool = Arc::new(Pool::new(slots));
         Ok(Self { blob, meta, config, devices, exe: Arc::new(exe), pool })
+    }
+}
+
+/// What is brought to a GPU.
+struct Loading<'a> {
+    weights: &'a [u8],
+    code: &'a Arc<Code>,
+    compiler: Option<&'static dyn Compiler>,
+    /// What slots prepare at once.
+    plan: Option<&'a Arc<Plan>>,
+}
+
+impl Loading<'_> {
+    /// The slots of a GPU: as many as are wished, or fewer where its memory ends.
+    ///
+    /// # Errors
+    /// When there is no room for one, or the GPU fails.
+    fn slots(&self, device: &Arc<Device>, config: &CudaConfig) -> Result<Vec<Slot>> {
+        let context = device.context().map_err(|e| failed(device, e))?;
+        let options = SlotOptions {
+            priority: config.stream_priority(context.priorities()),
+            wait: config.wait(),
+            patience: config.patience,
+            profile: config.profiling,
+        };
+        let loaded = Loaded::new(context, self.weights, Arc::clone(self.code), self.compiler)
+            .map_err(|e| failed(device, e))?;
+        let loaded = Arc::new(loaded);
+        let mut slots = Vec::new();
+        for stream in 0..config.streams {
+            let slot = Slot::new(Arc::clone(&loaded), options).and_then(|mut slot| {
+                if let Some(plan) = self.plan {
+                    slot.prepare(plan)?;
+                }
+                Ok(slot)
+            });
+            match slot {
+                Ok(slot) => slots.push(slot),
+                // One stream is enough to go on with.
+                Err(e) if stream > 0 && is_out_of_memory(&e) => {
+                    tracing::warn!(device = device.ordinal, streams = stream, error = %e, "fewer streams");
+                    break;
+                }
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(slots)
     }
 }
 
@@ -284,20 +325,22 @@ impl CudaModel {
     }
 }
 
-/// Checks that kernels may load what they packed in words of any size: an address that does not suit loses the GPU.
+/// Checks that kernels may load weights in words of any size: an address that does not suit loses the GPU.
 fn check_alignment(program: &Program) -> Result<()> {
-    for node in &program.nodes {
-        if let Some(range) = node.packed.iter().find(|r| !r.start.is_multiple_of(ALIGNMENT)) {
-            return Err(BlobError::Check {
-                check: "weights",
-                expected: format!("packed weights of {:?} at a multiple of {ALIGNMENT}", node.name),
-                got: format!("offset {}", range.start),
-            }
-            .into());
+    let packed = program.nodes.iter().flat_map(|n| &n.packed);
+    let stored = program.values.iter().filter_map(|v| match &v.constant {
+        Constant::Stored(range) => Some(range),
+        _ => None,
+    });
+    if let Some(range) = packed.chain(stored).find(|r| !r.start.is_multiple_of(ALIGNMENT)) {
+        return Err(BlobError::Check {
+            check: "weights",
+            expected: format!("constants at multiples of {ALIGNMENT}"),
+            got: format!("offset {}", range.start),
         }
-        node.bodies.iter().try_for_each(check_alignment)?;
+        .into());
     }
-    Ok(())
+    program.nodes.iter().flat_map(|n| &n.bodies).try_for_each(check_alignment)
 }
 
 /// Checks that a program has the inputs and outputs of its model, hidden ones included, and that what an output gives can

@@ -1,7 +1,7 @@
 //! The compiled modules that a blob holds: machine code for the architecture that the model was compiled for, and
 //! assembly that other GPUs' drivers can translate.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, btree_map::Entry};
 
 use ov_core::{
     blob::{Decoder, Encoder},
@@ -9,12 +9,16 @@ use ov_core::{
 };
 
 use crate::{
-    compile::{CompileError, Compiler, Format, Target},
+    compile::{CompileError, Compiler, Target},
     kernels::Source,
 };
 
-/// The least capability that kernels are written for, which the assembly in blobs is compiled for.
-pub(crate) const PORTABLE: (u32, u32) = (8, 0);
+/// The least capability that kernels are written for.
+pub(crate) const LEAST: (u32, u32) = (8, 0);
+
+/// From this capability on kernels wait themselves for those before them: code for older ones has no such instruction,
+/// whatever GPU it runs on.
+const WAITING: (u32, u32) = (9, 0);
 
 const VERSION: u32 = 1;
 
@@ -23,6 +27,71 @@ const VERSION: u32 = 1;
 pub(crate) struct Images {
     /// By the target's name.
     by_target: BTreeMap<String, Vec<u8>>,
+}
+
+/// An image that a GPU may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Candidate<'a> {
+    /// What the driver loads.
+    pub(crate) bytes: &'a [u8],
+    /// Whether its kernels wait for those before them.
+    pub(crate) waits: bool,
+}
+
+impl Images {
+    /// Machine code for a GPU; assembly where the compiler is older than the GPU.
+    ///
+    /// # Errors
+    /// What the compiler says.
+    pub(crate) fn native(
+        source: &Source,
+        capability: (u32, u32),
+        compiler: &dyn Compiler,
+    ) -> Result<Self, CompileError> {
+        let known = compiler.nearest(capability);
+        let own = if known == capability { Target::cubin(known) } else { Target::ptx(known) };
+        let bytes = compiler.compile(source, own)?.bytes;
+        Ok(Self { by_target: BTreeMap::from([(own.name(), bytes)]) })
+    }
+
+    /// The same with assembly for newer GPUs.
+    ///
+    /// # Errors
+    /// What the compiler says of the code for this GPU.
+    fn portable(
+        source: &Source,
+        capability: (u32, u32),
+        compiler: &dyn Compiler,
+    ) -> Result<Self, CompileError> {
+        let mut images = Self::native(source, capability, compiler)?;
+        let target = Target::ptx(compiler.nearest(capability));
+        if let Entry::Vacant(place) = images.by_target.entry(target.name()) {
+            // Without it the blob is for this architecture only, which its reader finds out.
+            match compiler.compile(source, target) {
+                Ok(image) => drop(place.insert(image.bytes)),
+                Err(error) => tracing::debug!(%error, "no portable code for a module"),
+            }
+        }
+        Ok(images)
+    }
+
+    /// What a GPU of this capability may take, the best first: code for it, code for an older one of its generation,
+    /// assembly for it or for an older one.
+    pub(crate) fn candidates(&self, capability: (u32, u32)) -> Vec<Candidate<'_>> {
+        let (major, minor) = capability;
+        let mut targets = vec![Target::cubin(capability)];
+        let plain = |minor| Target { specific: false, ..Target::cubin((major, minor)) };
+        targets.extend((0..=minor).rev().map(plain));
+        let older = (0..=major).rev().flat_map(|major| (0..=9).rev().map(move |m| (major, m)));
+        let older = older.filter(|c| *c <= capability);
+        targets.extend(older.map(Target::ptx));
+        targets.dedup();
+        let found = targets.iter().filter_map(|target| {
+            let bytes = self.by_target.get(&target.name())?;
+            Some(Candidate { bytes, waits: target.capability >= WAITING })
+        });
+        found.collect()
+    }
 }
 
 /// Images by the text of their module.
@@ -52,17 +121,9 @@ impl Code {
         if self.modules.contains_key(&key) {
             return Ok(());
         }
-        let own = Target::cubin(capability);
-        let mut by_target = BTreeMap::new();
-        by_target.insert(own.name(), compiler.compile(source, own)?.bytes);
-        let portable = Target { capability: PORTABLE, specific: false, format: Format::Ptx };
-        // Without it the blob is for this architecture only, which its reader finds out.
-        match compiler.compile(source, portable) {
-            Ok(image) => drop(by_target.insert(portable.name(), image.bytes)),
-            Err(error) => tracing::debug!(%error, "no portable code for a module"),
-        }
+        let images = Images::portable(source, capability, compiler)?;
         self.producer = compiler.identity();
-        self.modules.insert(key, Images { by_target });
+        self.modules.insert(key, images);
         Ok(())
     }
 
@@ -71,16 +132,9 @@ impl Code {
         self.modules.len()
     }
 
-    /// Images of a module that a GPU of this capability may take, the best first: code for it, code for an older one of
-    /// its generation, assembly.
-    pub(crate) fn candidates(&self, source: &Source, capability: (u32, u32)) -> Vec<&[u8]> {
-        let Some(images) = self.modules.get(&key(source)) else { return Vec::new() };
-        let (major, minor) = capability;
-        let mut names = vec![Target::cubin(capability).name()];
-        names.extend((0..=minor).rev().map(|minor| format!("sm_{major}{minor}")));
-        names.push(format!("compute_{}{}", PORTABLE.0, PORTABLE.1));
-        names.dedup();
-        names.iter().filter_map(|name| images.by_target.get(name).map(Vec::as_slice)).collect()
+    /// Images of a module that a GPU of this capability may take, the best first.
+    pub(crate) fn candidates(&self, source: &Source, capability: (u32, u32)) -> Vec<Candidate<'_>> {
+        self.modules.get(&key(source)).map_or_else(Vec::new, |i| i.candidates(capability))
     }
 
     /// The section of a blob.

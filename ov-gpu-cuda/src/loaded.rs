@@ -3,17 +3,18 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
+    time::Instant,
 };
 
 use ov_core::error::{DeviceError, Error};
 
 use crate::{
     DEVICE_NAME,
-    compile::{Compiler, Target},
+    compile::Compiler,
     driver::{
         Context, Device, DeviceMemory, DriverError, ErrorKind, Function, Module, Pinned, Stream,
     },
-    images::Code,
+    images::{Candidate, Code, Images},
     kernels::Source,
 };
 
@@ -48,6 +49,7 @@ impl Loaded {
         code: Arc<Code>,
         compiler: Option<&'static dyn Compiler>,
     ) -> Result<Self, DriverError> {
+        let start = Instant::now();
         let memory = DeviceMemory::new(&context, weights.len())?;
         if !weights.is_empty() {
             let stream = Stream::new(&context, context.priorities().0)?;
@@ -65,6 +67,8 @@ impl Loaded {
             }
             stream.wait()?;
         }
+        let (microseconds, bytes) = (start.elapsed().as_micros() as u64, weights.len());
+        tracing::debug!(microseconds, bytes, "weights are on the GPU");
         Ok(Self {
             context,
             weights: memory,
@@ -86,53 +90,75 @@ impl Loaded {
             return Ok(Arc::clone(function));
         }
         let device = self.context.device();
-        let module = self.module(source)?;
+        let module = self.module(source, name)?;
         let function = Arc::new(module.function(name).map_err(|e| failed(device, e))?);
         functions.insert(key, Arc::clone(&function));
         Ok(function)
     }
 
-    fn module(&self, source: &Source) -> Result<Arc<Module>, Error> {
+    /// The module of a kernel. Drivers may look at a kernel's code only when they are asked for it.
+    fn module(&self, source: &Source, function: &str) -> Result<Arc<Module>, Error> {
         let mut modules = self.modules.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(module) = modules.get(source) {
             return Ok(Arc::clone(module));
         }
         let device = self.context.device();
         let capability = device.about.capability;
-        let mut refused = None;
-        for image in self.code.candidates(source, capability) {
-            match Module::load(&self.context, image) {
-                Ok(module) => return Ok(keep(&mut modules, source, module)),
-                Err(e) if e.kind() == ErrorKind::NoImage => refused = Some(e),
-                Err(e) => return Err(failed(device, e)),
-            }
-        }
+        let refused = match self.first_of(self.code.candidates(source, capability), function)? {
+            Ok(module) => return Ok(keep(&mut modules, source, module)),
+            Err(refused) => refused,
+        };
         let name = format!("{DEVICE_NAME}.{}", device.ordinal);
+        let unsupported = |what: &str, hint: &str| {
+            let (name, what, hint) = (name.clone(), what.to_owned(), hint.to_owned());
+            Error::from(DeviceError::Unsupported { name, what, hint })
+        };
         let Some(compiler) = self.compiler else {
             return Err(match refused {
                 Some(e) => failed(device, e),
-                None => DeviceError::Unsupported {
-                    name,
-                    what: "shapes whose kernels are not in the compiled model".to_owned(),
-                    hint: ": install NVRTC (the package nvidia-cuda-nvrtc), or compile for these shapes".to_owned(),
-                }
-                .into(),
+                None => unsupported(
+                    "shapes whose kernels are not in the compiled model",
+                    ": install NVRTC (the package nvidia-cuda-nvrtc), or compile for these shapes",
+                ),
             });
         };
-        let image = compiler
-            .compile(source, Target::cubin(capability))
-            .map_err(|e| DeviceError::Failed { name, source: Box::new(e) })?;
-        let module = Module::load(&self.context, &image.bytes).map_err(|e| failed(device, e))?;
-        Ok(keep(&mut modules, source, module))
+        let images = Images::native(source, capability, compiler)
+            .map_err(|e| DeviceError::Failed { name: name.clone(), source: Box::new(e) })?;
+        match self.first_of(images.candidates(capability), function)? {
+            Ok(module) => Ok(keep(&mut modules, source, module)),
+            Err(Some(e)) => Err(failed(device, e)),
+            Err(None) => {
+                Err(unsupported("GPUs that its compiler does not know", ": install a newer NVRTC"))
+            }
+        }
+    }
+
+    /// The first image that the driver takes, or why it refused the last.
+    fn first_of(
+        &self,
+        candidates: Vec<Candidate<'_>>,
+        function: &str,
+    ) -> Result<Result<Arc<Module>, Option<DriverError>>, Error> {
+        let mut refused = None;
+        for candidate in candidates {
+            let loaded = Module::load(&self.context, candidate.bytes, candidate.waits)
+                .map(Arc::new)
+                .and_then(|module| module.function(function).map(|_| module));
+            match loaded {
+                Ok(module) => return Ok(Ok(module)),
+                Err(e) if e.kind() == ErrorKind::NoImage => refused = Some(e),
+                Err(e) => return Err(failed(self.context.device(), e)),
+            }
+        }
+        Ok(Err(refused))
     }
 }
 
 fn keep(
     modules: &mut HashMap<Source, Arc<Module>>,
     source: &Source,
-    module: Module,
+    module: Arc<Module>,
 ) -> Arc<Module> {
-    let module = Arc::new(module);
     modules.insert(source.clone(), Arc::clone(&module));
     module
 }

@@ -18,6 +18,7 @@ use crate::{
     config::{self, CudaConfig, device_number},
     device_model::{BUILD, CudaModel, compile_blob, gpu_of, target_text},
     driver::{Api, Device, Driver},
+    images,
     lower::{self, Options},
 };
 
@@ -50,7 +51,8 @@ impl CudaPlugin {
     }
 
     fn compiler(&self) -> Option<&'static dyn Compiler> {
-        let find = || match Nvrtc::get() {
+        let newest = self.driver().map_or(0, Driver::version);
+        let find = || match Nvrtc::get(newest) {
             Ok(found) => Some(found as &'static dyn Compiler),
             Err(reason) => {
                 tracing::debug!(reason, "NVRTC is not there");
@@ -65,20 +67,23 @@ impl CudaPlugin {
         let not_usable =
             |reason: String| DeviceError::NotUsable { name: DEVICE_NAME.to_owned(), reason };
         let every = self.driver().map_err(not_usable)?.devices();
-        let alive = |d: &&Arc<Device>| !d.is_lost();
+        let usable = || every.iter().filter(|d| unusable(d).is_none());
         let found: Vec<Arc<Device>> = match device_number(properties)? {
-            Some(number) => every.get(number).into_iter().filter(alive).cloned().collect(),
+            Some(number) => usable().filter(|d| d.ordinal == number).cloned().collect(),
             None => {
-                let first = every.iter().find(alive).map(|d| d.about.capability);
-                let like = every.iter().filter(alive).filter(|d| Some(d.about.capability) == first);
-                like.cloned().collect()
+                let first = usable().next().map(|d| d.about.capability);
+                usable().filter(|d| Some(d.about.capability) == first).cloned().collect()
             }
         };
         if found.is_empty() {
-            let reason = match device_number(properties)? {
-                Some(n) if n < every.len() => format!("GPU {n} is lost to this process"),
-                Some(n) => format!("there is no GPU {n}; there are {}", every.len()),
-                None => "no GPU is left".to_owned(),
+            let named = device_number(properties)?;
+            let reason = match named.map(|n| (n, every.iter().find(|d| d.ordinal == n))) {
+                Some((n, Some(device))) => {
+                    let why = unusable(device).unwrap_or_else(|| "is not usable".to_owned());
+                    format!("GPU {n} {why}")
+                }
+                Some((n, None)) => format!("there is no GPU {n}; there are {}", every.len()),
+                None => none_left(every),
             };
             return Err(not_usable(reason).into());
         }
@@ -95,6 +100,27 @@ impl CudaPlugin {
     }
 }
 
+/// Why a GPU cannot be used, if so.
+fn unusable(device: &Device) -> Option<String> {
+    if device.is_lost() {
+        return Some("is lost to this process".to_owned());
+    }
+    let ((major, minor), (least_major, least_minor)) = (device.about.capability, images::LEAST);
+    ((major, minor) < (least_major, least_minor)).then(|| {
+        format!(
+            "has compute capability {major}.{minor}, {least_major}.{least_minor} is the least that kernels are written \
+             for"
+        )
+    })
+}
+
+/// Why none of the GPUs can be used.
+fn none_left(every: &[Arc<Device>]) -> String {
+    let reasons = every.iter().filter_map(|d| Some(format!("GPU {} {}", d.ordinal, unusable(d)?)));
+    let reasons: Vec<String> = reasons.collect();
+    if reasons.is_empty() { "the driver finds no GPU".to_owned() } else { reasons.join("; ") }
+}
+
 /// The oldest CUDA version of a driver that has every function, as drivers count.
 const OLDEST: i32 = 12_000;
 
@@ -105,11 +131,19 @@ fn cuda_text(version: i32) -> String {
 /// The driver of this system, or why there is none.
 fn start() -> Result<Driver, String> {
     // No call is made of a function that is not there; the guard is for what a damaged library may do to its callers.
-    let start = || {
-        let api = Api::system().map_err(|e| e.to_string())?;
-        let driver = Driver::start(api).map_err(|e| {
+    let start = || begin(Api::system().map_err(|e| e.to_string())?);
+    catch_unwind(AssertUnwindSafe(start))
+        .unwrap_or_else(|_| Err("the driver library cannot be used".to_owned()))
+}
+
+/// A driver that is started, or why it does not serve.
+pub(crate) fn begin(api: Api) -> Result<Driver, String> {
+    let driver = Driver::start(api).map_err(|e| {
             let meaning = match e.code {
-                100 => "the driver finds no GPU",
+                3 => {
+                    "CUDA does not start in a process that was forked from one that uses it: start processes anew (`spawn`)"
+                }
+                100 => "the driver finds no GPU (is one hidden by CUDA_VISIBLE_DEVICES?)",
                 802 => {
                     "the GPUs' fabric is not ready yet: start its manager, then this program again"
                 }
@@ -121,16 +155,11 @@ fn start() -> Result<Driver, String> {
             };
             format!("{meaning} ({e})")
         })?;
-        if driver.version() < OLDEST {
-            let (is, needed) = (cuda_text(driver.version()), cuda_text(OLDEST));
-            return Err(format!(
-                "the driver knows CUDA {is}, {needed} is needed: install a newer one"
-            ));
-        }
-        Ok(driver)
-    };
-    catch_unwind(AssertUnwindSafe(start))
-        .unwrap_or_else(|_| Err("the driver library cannot be used".to_owned()))
+    if driver.version() < OLDEST {
+        let (is, needed) = (cuda_text(driver.version()), cuda_text(OLDEST));
+        return Err(format!("the driver knows CUDA {is}, {needed} is needed: install a newer one"));
+    }
+    Ok(driver)
 }
 
 impl Plugin for CudaPlugin {
@@ -139,14 +168,13 @@ impl Plugin for CudaPlugin {
     }
 
     fn probe(&self) -> Result<Vec<DeviceInfo>, String> {
-        let devices: Vec<DeviceInfo> = self
-            .driver()?
-            .devices()
+        let every = self.driver()?.devices();
+        let devices: Vec<DeviceInfo> = every
             .iter()
-            .filter(|d| !d.is_lost())
+            .filter(|d| unusable(d).is_none())
             .map(|d| DeviceInfo { id: d.ordinal.to_string(), full_name: d.about.name.clone() })
             .collect();
-        if devices.is_empty() { Err("the driver finds no GPU".to_owned()) } else { Ok(devices) }
+        if devices.is_empty() { Err(none_left(every)) } else { Ok(devices) }
     }
 
     fn properties(&self) -> &'static [PropertyInfo] {

@@ -1,6 +1,9 @@
 //! A slot: a stream of a GPU with memory of its own, and the graphs of the plans that ran there last.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use ov_core::{
     Tensor,
@@ -10,7 +13,7 @@ use ov_core::{
 use crate::{
     driver::{
         DeviceMemory, DriverError, ErrorKind, Event, Function, Graph, GraphBuilder, KernelNode,
-        Pinned, Stream, Wait,
+        Patience, Pinned, Stream, Wait,
     },
     loaded::{Loaded, failed},
     plan::{Argument, GraphPart, HostSource, Part, Plan, PlannedLaunch},
@@ -19,13 +22,18 @@ use crate::{
 /// How slots run.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SlotOptions {
-    /// Priority of the stream and of the nodes of its graphs, within the driver's range.
+    /// Priority of the stream, at which its graphs run, within the driver's range.
     pub(crate) priority: i32,
     /// How a thread waits for results.
     pub(crate) wait: Wait,
+    /// How long results may take beyond what is usual for them before the GPU is given up.
+    pub(crate) patience: Duration,
     /// Whether every launch is timed.
     pub(crate) profile: bool,
 }
+
+/// So many times the longest that a graph took is not taken for a hang, beside [`SlotOptions::patience`].
+const SLOWER: u32 = 50;
 
 /// A stream with its memory.
 #[derive(Debug)]
@@ -51,6 +59,8 @@ struct Instance {
 #[derive(Debug)]
 struct PartGraph {
     graph: Graph,
+    /// The longest that it took.
+    slowest: Duration,
     /// Between launches, when they are timed.
     events: Vec<Event>,
     /// Keep the modules loaded.
@@ -125,13 +135,25 @@ impl Slot {
             self.instances.remove(0);
         }
         let constants = self.constants(plan).map_err(|e| self.failed(e))?;
-        let mut graphs = Vec::with_capacity(plan.parts.len());
+        let start = Instant::now();
+        let mut functions = Vec::with_capacity(plan.parts.len());
         for part in &plan.parts {
+            functions.push(match part {
+                Part::Graph(part) => self.functions(part)?,
+                Part::Host(_) => Vec::new(),
+            });
+        }
+        let loaded = start.elapsed();
+        tracing::debug!(microseconds = loaded.as_micros() as u64, "modules are loaded");
+        let mut graphs = Vec::with_capacity(plan.parts.len());
+        for (part, functions) in plan.parts.iter().zip(functions) {
             graphs.push(match part {
-                Part::Graph(part) => Some(self.graph(part, constants.as_ref())?),
+                Part::Graph(part) => Some(self.graph(part, constants.as_ref(), functions)?),
                 Part::Host(_) => None,
             });
         }
+        let microseconds = (start.elapsed() - loaded).as_micros() as u64;
+        tracing::debug!(microseconds, parts = graphs.len(), "graphs are made");
         let plan = Arc::clone(plan);
         self.instances.push(Instance { graphs, _constants: constants, plan });
         Ok(self.instances.len() - 1)
@@ -183,16 +205,20 @@ impl Slot {
         Ok(Some(memory))
     }
 
-    fn graph(&self, part: &GraphPart, constants: Option<&DeviceMemory>) -> Result<PartGraph> {
-        let functions = part
-            .launches
-            .iter()
-            .map(|l| self.loaded.function(&l.source, &l.function))
-            .collect::<Result<Vec<_>>>()?;
+    fn functions(&self, part: &GraphPart) -> Result<Vec<Arc<Function>>> {
+        part.launches.iter().map(|l| self.loaded.function(&l.source, &l.function)).collect()
+    }
+
+    fn graph(
+        &self,
+        part: &GraphPart,
+        constants: Option<&DeviceMemory>,
+        functions: Vec<Arc<Function>>,
+    ) -> Result<PartGraph> {
         let mut events = Vec::new();
         let graph =
             self.build(part, constants, &functions, &mut events).map_err(|e| self.failed(e))?;
-        Ok(PartGraph { graph, events, _functions: functions })
+        Ok(PartGraph { graph, slowest: Duration::ZERO, events, _functions: functions })
     }
 
     fn build(
@@ -203,7 +229,7 @@ impl Slot {
         events: &mut Vec<Event>,
     ) -> Result<Graph, DriverError> {
         let context = &self.loaded.context;
-        let mut builder = GraphBuilder::new(context, self.options.priority)?;
+        let mut builder = GraphBuilder::new(context)?;
         if self.options.profile {
             builder.without_overlap();
         }
@@ -283,8 +309,19 @@ impl Slot {
             }
         }
         let device = self.loaded.context.device();
+        let start = Instant::now();
         run.graph.launch(&self.stream).map_err(|e| failed(device, e))?;
-        self.stream.wait_by(self.options.wait).map_err(|e| failed(device, e))?;
+        let most = self.options.patience + run.slowest * SLOWER;
+        let patience = Patience { expected: run.slowest, most };
+        self.stream.wait_by(self.options.wait, patience).map_err(|mut e| {
+            e.text += &format!("; {part}");
+            failed(device, e)
+        })?;
+        let took = start.elapsed();
+        if run.slowest.is_zero() {
+            tracing::debug!(microseconds = took.as_micros() as u64, "the first run");
+        }
+        run.slowest = run.slowest.max(took);
         if let Some(times) = times {
             for (launch, pair) in part.launches.iter().zip(run.events.windows(2)) {
                 let time = pair[0].until(&pair[1]).map_err(|e| failed(device, e))?;

@@ -66,10 +66,12 @@ const VERBS: &[Verb] = &[
     },
     Verb {
         name: "gpu",
-        arguments: "[MODEL ...]",
-        about: "on a machine with an NVIDIA GPU: the tests of ov-gpu-cuda on its driver, the ONNX \
-                cases, latencies of models; writes what passed into ov-gpu-cuda/HARDWARE.md",
-        example: "cargo xtask gpu target/models/resnet50/model.onnx",
+        arguments: "[--pack FOLDER | --report FILE | ARGS of xtask/python/gpu.py]",
+        about: "on a machine with an NVIDIA GPU: the tests of ov-gpu-cuda on its driver, latencies, \
+                accuracy and cold starts beside PyTorch's; writes what came out into \
+                ov-gpu-cuda/HARDWARE.md. For a machine without cargo and network: --pack puts the \
+                programs into a folder for xtask/python/gpu.py, --report takes its report",
+        example: "cargo xtask gpu --models resnet50,bert_base_s128 --skip compile",
         run: gpu::run,
     },
     Verb {

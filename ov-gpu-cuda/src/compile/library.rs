@@ -16,7 +16,7 @@ pub(crate) const PATH_VARIABLE: &str = "OV_CUDA_LIBRARY_PATH";
 /// Where wheels put the libraries of CUDA 13 and 12 below `site-packages`.
 const WHEELS: &[&str] = &["nvidia/cu13/lib", "nvidia/cuda_nvrtc/lib"];
 
-/// Opens the first of `names` that is found. Libraries in the same folder whose names start with `companion` are opened
+/// Opens the first of `names` that is found in the first group of places that holds one. Libraries in the same folder whose names start with `companion` are opened
 /// before it: a library that has no run path of its own finds them only so.
 ///
 /// # Errors
@@ -44,15 +44,14 @@ pub(crate) fn open(names: &[&str], companion: &str) -> Result<&'static Library, 
 }
 
 fn open_in(folders: &[PathBuf], names: &[&str], companion: &str) -> Option<&'static Library> {
-    folders.iter().find_map(|folder| {
-        names.iter().map(|name| folder.join(name)).find(|path| path.exists()).and_then(|path| {
-            for entry in fs::read_dir(folder).ok()?.flatten() {
-                if entry.file_name().to_string_lossy().starts_with(companion) {
-                    load(entry.path());
-                }
+    let places = names.iter().flat_map(|name| folders.iter().map(move |f| (f, f.join(name))));
+    places.filter(|(_, path)| path.exists()).find_map(|(folder, path)| {
+        for entry in fs::read_dir(folder).ok()?.flatten() {
+            if entry.file_name().to_string_lossy().starts_with(companion) {
+                load(entry.path());
             }
-            load(path)
-        })
+        }
+        load(path)
     })
 }
 

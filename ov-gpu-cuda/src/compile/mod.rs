@@ -36,6 +36,11 @@ impl Target {
         Self { capability, specific: capability == (9, 0), format: Format::Cubin }
     }
 
+    /// Assembly for a compute capability and later ones.
+    pub(crate) fn ptx(capability: (u32, u32)) -> Self {
+        Self { capability, specific: false, format: Format::Ptx }
+    }
+
     /// The name in options and cache keys: `sm_90a`, `compute_80`.
     pub(crate) fn name(self) -> String {
         let (major, minor) = self.capability;
@@ -73,6 +78,11 @@ pub(crate) trait Compiler: fmt::Debug + Send + Sync {
     /// What images depend on beside source and target: the compiler with its version, its options and the wrappers. Part of
     /// cache keys.
     fn identity(&self) -> String;
+
+    /// The newest capability, up to this one, that it compiles for.
+    fn nearest(&self, capability: (u32, u32)) -> (u32, u32) {
+        capability
+    }
 
     /// Compiles a module.
     ///

@@ -19,9 +19,9 @@ const WRAPPERS: &str = include_str!("../kernels/cuda/ov_dev.cuh");
 const OPTIONS: &[&str] = &["--std=c++17", "--ptxas-options=-v"];
 
 #[cfg(windows)]
-const NAMES: &[&str] = &["nvrtc64_130_0.dll", "nvrtc64_120_0.dll"];
+const NAMES: [&str; 3] = ["nvrtc64_130_0.dll", "nvrtc64_120_0.dll", "nvrtc64_112_0.dll"];
 #[cfg(not(windows))]
-const NAMES: &[&str] = &["libnvrtc.so.13", "libnvrtc.so.12", "libnvrtc.so"];
+const NAMES: [&str; 3] = ["libnvrtc.so.13", "libnvrtc.so.12", "libnvrtc.so"];
 const COMPANION: &str = if cfg!(windows) { "nvrtc-builtins" } else { "libnvrtc-builtins.so" };
 
 type Create = unsafe extern "C" fn(
@@ -41,6 +41,8 @@ type Bytes = unsafe extern "C" fn(nvrtcProgram, *mut c_char) -> nvrtcResult;
 #[derive(Debug)]
 pub(crate) struct Nvrtc {
     version: (c_int, c_int),
+    /// Capabilities that it compiles for, as 90 for 9.0; none when it does not tell.
+    supported: Vec<c_int>,
     create: Create,
     compile: CompileProgram,
     destroy: unsafe extern "C" fn(*mut nvrtcProgram) -> nvrtcResult,
@@ -51,13 +53,21 @@ pub(crate) struct Nvrtc {
 }
 
 impl Nvrtc {
-    /// The compiler that is installed, found once per process.
+    /// The compiler that is installed, found once per process. A driver that knows CUDA up to `newest` (13000 is 13.0)
+    /// need not take what the compiler of a later generation makes, so that an older one comes first there.
     ///
     /// # Errors
     /// Why there is none, in words for a user.
-    pub(crate) fn get() -> Result<&'static Self, String> {
+    pub(crate) fn get(newest: i32) -> Result<&'static Self, String> {
         static FOUND: OnceLock<Result<Nvrtc, String>> = OnceLock::new();
-        FOUND.get_or_init(Self::load).as_ref().map_err(Clone::clone)
+        let load = || {
+            let mut names = NAMES;
+            if newest < 13_000 {
+                names.swap(0, 1);
+            }
+            Self::load(&names)
+        };
+        FOUND.get_or_init(load).as_ref().map_err(Clone::clone)
     }
 
     /// Major and minor version of CUDA that it belongs to.
@@ -65,8 +75,8 @@ impl Nvrtc {
         (self.version.0.unsigned_abs(), self.version.1.unsigned_abs())
     }
 
-    fn load() -> Result<Self, String> {
-        let library = library::open(NAMES, COMPANION)?;
+    fn load(names: &[&str]) -> Result<Self, String> {
+        let library = library::open(names, COMPANION)?;
         // The types below are those that the library's header declares for these names.
         unsafe fn symbol<T: Copy>(library: &'static Library, name: &str) -> Result<T, String> {
             // SAFETY: as for the caller.
@@ -82,10 +92,12 @@ impl Nvrtc {
         if result != nvrtcResult::NVRTC_SUCCESS {
             return Err(format!("the NVRTC that is installed does not start: {result:?}"));
         }
+        let supported = supported(library).unwrap_or_default();
         // SAFETY: all of them as in the header.
         unsafe {
             Ok(Self {
                 version,
+                supported,
                 create: symbol(library, "nvrtcCreateProgram")?,
                 compile: symbol(library, "nvrtcCompileProgram")?,
                 destroy: symbol(library, "nvrtcDestroyProgram")?,
@@ -133,6 +145,29 @@ impl Nvrtc {
     }
 }
 
+/// The capabilities that the library says it compiles for.
+fn supported(library: &'static Library) -> Option<Vec<c_int>> {
+    type Ask = unsafe extern "C" fn(*mut c_int) -> nvrtcResult;
+    // SAFETY: `nvrtcGetNumSupportedArchs(int*)`.
+    let count = unsafe { library.get::<Ask>(b"nvrtcGetNumSupportedArchs") }.ok()?;
+    // SAFETY: `nvrtcGetSupportedArchs(int*)`.
+    let list = unsafe { library.get::<Ask>(b"nvrtcGetSupportedArchs") }.ok()?;
+    let mut len = 0;
+    // SAFETY: writes one number.
+    let result = unsafe { count(&raw mut len) };
+    let mut all = vec![0; usize::try_from(len).ok().filter(|len| *len < 1024)?];
+    // SAFETY: writes as many numbers as it has said.
+    let filled = unsafe { list(all.as_mut_ptr()) };
+    let good = nvrtcResult::NVRTC_SUCCESS;
+    (result == good && filled == good).then_some(all)
+}
+
+/// The newest of `supported` capabilities, as 90 for 9.0, up to one; that one itself when none is known.
+fn nearest_of(supported: &[c_int], (major, minor): (u32, u32)) -> (u32, u32) {
+    let all = supported.iter().filter_map(|s| u32::try_from(*s).ok()).map(|s| (s / 10, s % 10));
+    all.filter(|s| *s <= (major, minor)).max().unwrap_or((major, minor))
+}
+
 /// A program of the library, destroyed in the end.
 struct Program<'a> {
     nvrtc: &'a Nvrtc,
@@ -154,6 +189,10 @@ impl Compiler for Nvrtc {
             .finalize();
         let (major, minor) = self.version;
         format!("nvrtc {major}.{minor} {} {}", OPTIONS.join(" "), wrappers.to_hex())
+    }
+
+    fn nearest(&self, capability: (u32, u32)) -> (u32, u32) {
+        nearest_of(&self.supported, capability)
     }
 
     fn compile(&self, source: &Source, target: Target) -> Result<Image, CompileError> {
@@ -207,7 +246,7 @@ mod tests {
 
     /// The compiler, or a line that says why its tests are left out.
     fn nvrtc() -> Option<&'static Nvrtc> {
-        Nvrtc::get().inspect_err(|reason| println!("SKIPPED: {reason}")).ok()
+        Nvrtc::get(13_000).inspect_err(|reason| println!("SKIPPED: {reason}")).ok()
     }
 
     #[test]
@@ -239,5 +278,19 @@ mod tests {
         for capability in [(8, 0), (9, 0), (12, 0)] {
             nvrtc.compile(&kernel, Target::cubin(capability)).unwrap_or_else(|e| panic!("{e}"));
         }
+    }
+
+    #[test]
+    fn gpus_that_are_too_new_get_the_nearest_older_code() {
+        let supported = [75, 80, 86, 90, 100, 120];
+        for (capability, expected) in
+            [((9, 0), (9, 0)), ((8, 9), (8, 6)), ((12, 1), (12, 0)), ((5, 0), (5, 0))]
+        {
+            assert_eq!(nearest_of(&supported, capability), expected, "{capability:?}");
+        }
+        assert_eq!(nearest_of(&[], (9, 0)), (9, 0));
+        let Some(nvrtc) = nvrtc() else { return };
+        assert_eq!(nvrtc.nearest((9, 0)), (9, 0));
+        assert!(nvrtc.nearest((99, 0)) < (99, 0), "{:?}", nvrtc.supported);
     }
 }

@@ -17,14 +17,6 @@ use libloading::{Library, Symbol};
 /// that no enumeration here could hold.
 pub(crate) type Code = u32;
 
-/// `CUkernelNodeAttrValue` with a priority.
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub(super) struct AttributeValue {
-    pub(super) value: c_int,
-    pub(super) pad: [c_int; 15],
-}
-
 macro_rules! functions {
     (
         required { $($name:ident($($arg:ty),*);)* }
@@ -92,8 +84,6 @@ functions! {
         cuStreamQuery(CUstream);
         cuStreamDestroy_v2(CUstream);
         cuEventCreate(*mut CUevent, c_uint);
-        cuEventRecord(CUevent, CUstream);
-        cuEventSynchronize(CUevent);
         cuEventDestroy_v2(CUevent);
         cuGraphCreate(*mut CUgraph, c_uint);
         cuGraphAddKernelNode_v2(*mut CUgraphNode, CUgraph, *const CUgraphNode, usize, *const CUDA_KERNEL_NODE_PARAMS);
@@ -112,8 +102,8 @@ functions! {
         cuEventElapsedTime(*mut f32, CUevent, CUevent);
         cuGraphAddEventRecordNode(*mut CUgraphNode, CUgraph, *const CUgraphNode, usize, CUevent);
         cuGraphAddDependencies_v2(CUgraph, *const CUgraphNode, *const CUgraphNode, *const CUgraphEdgeData, usize);
-        cuGraphKernelNodeSetAttribute(CUgraphNode, c_uint, *const AttributeValue);
         cuGraphUpload(CUgraphExec, CUstream);
+        cuFuncGetParamInfo(CUfunction, usize, *mut usize, *mut usize);
     }
 }
 

@@ -7,6 +7,7 @@ use std::{
         Arc, Mutex, PoisonError, Weak,
         atomic::{AtomicBool, Ordering},
     },
+    time::Instant,
 };
 
 use cudarc::driver::sys::{CUcontext, CUdevice, CUdevice_attribute as Attribute, CUuuid};
@@ -32,6 +33,7 @@ impl Driver {
     /// # Errors
     /// What the driver says, 100 when there is no GPU.
     pub(crate) fn start(api: Api) -> Result<Self> {
+        let start = Instant::now();
         let api = Arc::new(api);
         // SAFETY: the functions take the documented arguments.
         check(&api, "cuInit", unsafe { (api.functions.cuInit)(0) })?;
@@ -45,12 +47,26 @@ impl Driver {
         check(&api, "cuDeviceGetCount", unsafe {
             (api.functions.cuDeviceGetCount)(&raw mut count)
         })?;
-        let devices =
-            (0..count).map(|i| Device::get(&api, i).map(Arc::new)).collect::<Result<Vec<_>>>()?;
-        Ok(Self { devices, version })
+        let mut devices = Vec::new();
+        let mut broken = None;
+        for i in 0..count {
+            match Device::get(&api, i) {
+                Ok(device) => devices.push(Arc::new(device)),
+                Err(e) => {
+                    tracing::warn!(device = i, error = %e, "a GPU is left out");
+                    broken = Some(e);
+                }
+            }
+        }
+        let microseconds = start.elapsed().as_micros() as u64;
+        tracing::debug!(microseconds, version, devices = devices.len(), "the driver is started");
+        match broken {
+            Some(e) if devices.is_empty() => Err(e),
+            _ => Ok(Self { devices, version }),
+        }
     }
 
-    /// The GPUs, by number.
+    /// The GPUs that answer, in order of their numbers.
     pub(crate) fn devices(&self) -> &[Arc<Device>] {
         &self.devices
     }
@@ -161,6 +177,7 @@ impl Device {
             return Ok(context);
         }
         self.expect_alive("cuDevicePrimaryCtxRetain")?;
+        let start = Instant::now();
         let mut handle: CUcontext = std::ptr::null_mut();
         // SAFETY: writes one handle, which is released when the last user of the context is gone.
         self.check("cuDevicePrimaryCtxRetain", unsafe {
@@ -170,6 +187,8 @@ impl Device {
         context.priorities = context.priority_range()?;
         let context = Arc::new(context);
         *weak = Arc::downgrade(&context);
+        let microseconds = start.elapsed().as_micros() as u64;
+        tracing::debug!(microseconds, device = self.ordinal, "a context is made");
         Ok(context)
     }
 
@@ -180,6 +199,14 @@ impl Device {
             tracing::error!(device = self.ordinal, call, code, "the GPU is lost to this process");
         }
         result
+    }
+
+    /// Gives the device up: it does not answer, as `text` says.
+    pub(super) fn lose(&self, call: &'static str, text: String) -> DriverError {
+        const TIMEOUT: Code = 702;
+        self.lost.store(true, Ordering::Release);
+        tracing::error!(device = self.ordinal, name = self.about.name, call, text, "the GPU hangs");
+        DriverError { code: TIMEOUT, call, text }
     }
 
     /// Refuses further work on a lost device, without calling the driver.

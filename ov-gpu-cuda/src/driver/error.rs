@@ -22,6 +22,8 @@ impl ErrorKind {
     pub(crate) fn of(code: Code) -> Self {
         match code {
             2 => Self::OutOfMemory,
+            // A driver that is shutting down, or was started before the process was forked.
+            3 | 4 => Self::DeviceLost,
             // Uncorrectable memory and link errors, faults that were contained, and what a kernel may do wrong.
             214 | 220 | 226 | 700 | 702 | 709 | 710 | 714..=719 | 721 => Self::DeviceLost,
             200 | 209 | 218 | 221..=223 => Self::NoImage,
@@ -55,6 +57,10 @@ impl std::fmt::Display for DriverError {
             ErrorKind::OutOfMemory => {
                 ": the memory of the GPU is full; use fewer streams, a smaller model or batch, or another device"
             }
+            ErrorKind::DeviceLost if self.code == 3 => {
+                ": the driver was started before this process was forked from its parent, and serves the parent only; \
+                 start processes anew instead (`spawn`)"
+            }
             ErrorKind::DeviceLost => {
                 ": the GPU's context is lost and the device cannot be used again in this process; restart it"
             }
@@ -75,10 +81,10 @@ mod tests {
 
     #[test]
     fn sticky_codes_are_told_from_what_can_be_tried_again() {
-        for code in [214, 220, 226, 700, 702, 710, 714, 715, 716, 717, 718, 719, 721] {
+        for code in [3, 4, 214, 220, 226, 700, 702, 710, 714, 715, 716, 717, 718, 719, 721] {
             assert_eq!(ErrorKind::of(code), ErrorKind::DeviceLost, "{code}");
         }
-        for code in [1, 3, 201, 400, 701, 720, 999, 47, 919] {
+        for code in [1, 201, 400, 701, 720, 999, 47, 919] {
             assert_eq!(ErrorKind::of(code), ErrorKind::Refused, "{code}");
         }
         assert_eq!(ErrorKind::of(2), ErrorKind::OutOfMemory);

@@ -1,10 +1,6 @@
 //! Graphs of copies and launches, built node by node and launched as one.
 
-use std::{
-    ffi::{c_int, c_void},
-    fmt,
-    sync::Arc,
-};
+use std::{ffi::c_void, fmt, sync::Arc};
 
 use cudarc::driver::sys::{
     CUDA_KERNEL_NODE_PARAMS, CUDA_MEMCPY3D, CUgraph, CUgraphEdgeData, CUgraphExec, CUgraphNode,
@@ -12,7 +8,6 @@ use cudarc::driver::sys::{
 };
 
 use super::{
-    api::AttributeValue,
     device::{Context, Result},
     memory::{DeviceMemory, Pinned},
     module::Function,
@@ -45,7 +40,6 @@ pub(crate) struct GraphBuilder {
     after_kernel: bool,
     /// Whether successors of kernels may start early.
     programmatic: bool,
-    priority: Option<c_int>,
 }
 
 impl fmt::Debug for GraphBuilder {
@@ -54,27 +48,24 @@ impl fmt::Debug for GraphBuilder {
     }
 }
 
-/// `CU_KERNEL_NODE_ATTRIBUTE_PRIORITY`
-const PRIORITY: u32 = 8;
 /// `CU_GRAPH_KERNEL_NODE_PORT_PROGRAMMATIC`: the edge begins where the kernel lets its successors start.
 const PORT_PROGRAMMATIC: u8 = 1;
 /// `CU_GRAPH_DEPENDENCY_TYPE_PROGRAMMATIC`
 const TYPE_PROGRAMMATIC: u8 = 1;
 
 impl GraphBuilder {
-    /// An empty graph whose kernels have `priority`. From compute capability 9.0 on, and where the driver has such
-    /// edges, a kernel may start while the one before it ends: kernels wait themselves before they read what others
-    /// wrote.
+    /// An empty graph, which runs at the priority of the stream that it is launched in. From compute capability 9.0 on,
+    /// and where the driver has such edges, a kernel that waits itself before it reads what others wrote may start while
+    /// the one before it ends.
     ///
     /// # Errors
     /// What the driver says.
-    pub(crate) fn new(context: &Arc<Context>, priority: i32) -> Result<Self> {
+    pub(crate) fn new(context: &Arc<Context>) -> Result<Self> {
         context.current("cuGraphCreate")?;
         let functions = &context.device.api.functions;
         let mut graph: CUgraph = std::ptr::null_mut();
         // SAFETY: writes one handle.
         context.check("cuGraphCreate", unsafe { (functions.cuGraphCreate)(&raw mut graph, 0) })?;
-        let (least, greatest) = context.priorities();
         Ok(Self {
             context: Arc::clone(context),
             graph,
@@ -82,7 +73,6 @@ impl GraphBuilder {
             after_kernel: false,
             programmatic: context.device.about.capability >= (9, 0)
                 && functions.cuGraphAddDependencies_v2.is_some(),
-            priority: (least != greatest).then_some(priority),
         })
     }
 
@@ -149,8 +139,9 @@ impl GraphBuilder {
                 srcDevice: if up { 0 } else { device },
                 srcArray: std::ptr::null_mut(),
                 reserved0: std::ptr::null_mut(),
-                srcPitch: len,
-                srcHeight: 1,
+                // One row needs none, and there is a limit to it.
+                srcPitch: 0,
+                srcHeight: 0,
                 dstXInBytes: 0,
                 dstY: 0,
                 dstZ: 0,
@@ -160,8 +151,8 @@ impl GraphBuilder {
                 dstDevice: if up { device } else { 0 },
                 dstArray: std::ptr::null_mut(),
                 reserved1: std::ptr::null_mut(),
-                dstPitch: len,
-                dstHeight: 1,
+                dstPitch: 0,
+                dstHeight: 0,
                 WidthInBytes: len,
                 Height: 1,
                 Depth: 1,
@@ -195,6 +186,7 @@ impl GraphBuilder {
     pub(crate) fn kernel(&mut self, kernel: KernelNode<'_>) -> Result<()> {
         let functions = &self.context.device.api.functions;
         kernel.function.allow_shared(kernel.shared)?;
+        kernel.function.expect_args(kernel.args)?;
         // The driver copies as many bytes from each address as the kernel declares; no parameter is wider than this.
         let mut args: Vec<Vec<u64>> = kernel
             .args
@@ -226,7 +218,8 @@ impl GraphBuilder {
         };
         let early = functions
             .cuGraphAddDependencies_v2
-            .filter(|_| self.programmatic && self.after_kernel && self.frontier.len() == 1);
+            .filter(|_| self.programmatic && kernel.function.waits())
+            .filter(|_| self.after_kernel && self.frontier.len() == 1);
         let before = if early.is_some() { &[][..] } else { &self.frontier[..] };
         let mut node: CUgraphNode = std::ptr::null_mut();
         // SAFETY: writes one handle; the arguments are as the kernel declares them, which its family sees to, and are
@@ -250,15 +243,6 @@ impl GraphBuilder {
             // SAFETY: one edge between two nodes of this graph.
             self.context.check("cuGraphAddDependencies", unsafe {
                 add(self.graph, self.frontier.as_ptr(), &raw const node, &raw const edge, 1)
-            })?;
-        }
-        if let (Some(priority), Some(set)) =
-            (self.priority, functions.cuGraphKernelNodeSetAttribute)
-        {
-            let value = AttributeValue { value: priority, pad: [0; 15] };
-            // SAFETY: the value is as large as the driver's union and holds a priority.
-            self.context.check("cuGraphKernelNodeSetAttribute", unsafe {
-                set(node, PRIORITY, &raw const value)
             })?;
         }
         self.frontier = vec![node];

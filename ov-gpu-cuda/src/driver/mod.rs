@@ -18,4 +18,4 @@ pub(crate) use error::{DriverError, ErrorKind};
 pub(crate) use graph::{Graph, GraphBuilder, KernelNode};
 pub(crate) use memory::{DeviceMemory, Pinned};
 pub(crate) use module::{Function, Module};
-pub(crate) use stream::{Event, Stream, Wait};
+pub(crate) use stream::{Event, Patience, Stream, Wait};

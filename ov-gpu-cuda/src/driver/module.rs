@@ -20,6 +20,7 @@ use super::{
 pub(crate) struct Module {
     context: Arc<Context>,
     handle: CUmodule,
+    waits: bool,
 }
 
 // SAFETY: handles of modules may be used from any thread.
@@ -34,11 +35,12 @@ impl fmt::Debug for Module {
 }
 
 impl Module {
-    /// Loads a cubin, or PTX, which the driver compiles.
+    /// Loads a cubin, or PTX, which the driver compiles. `waits`: whether its kernels wait for those before them, which
+    /// only code for compute capability 9.0 and later does.
     ///
     /// # Errors
     /// What the driver says; [`ErrorKind::NoImage`](super::ErrorKind::NoImage) when the image is for another GPU.
-    pub(crate) fn load(context: &Arc<Context>, image: &[u8]) -> Result<Self> {
+    pub(crate) fn load(context: &Arc<Context>, image: &[u8], waits: bool) -> Result<Self> {
         context.current("cuModuleLoadData")?;
         // PTX is read as a text up to a zero, which the caller's bytes need not end with.
         let mut terminated = Vec::with_capacity(image.len() + 1);
@@ -53,7 +55,7 @@ impl Module {
                 terminated.as_ptr().cast(),
             )
         })?;
-        Ok(Self { context: Arc::clone(context), handle })
+        Ok(Self { context: Arc::clone(context), handle, waits })
     }
 
     /// A kernel by name.
@@ -76,7 +78,7 @@ impl Module {
                 text.as_ptr(),
             )
         })?;
-        Ok(Function { module: Arc::clone(self), handle, shared: AtomicU32::new(DEFAULT_SHARED) })
+        Ok(Function { module: Arc::clone(self), handle, shared: AtomicU32::new(0) })
     }
 }
 
@@ -89,14 +91,11 @@ impl Drop for Module {
     }
 }
 
-/// Shared memory that a block may use without asking, in bytes.
-const DEFAULT_SHARED: u32 = 48 << 10;
-
 /// A kernel of a loaded module.
 pub(crate) struct Function {
     module: Arc<Module>,
     pub(super) handle: CUfunction,
-    /// Shared memory that its blocks may use.
+    /// Dynamic shared memory that its blocks were allowed to use.
     shared: AtomicU32,
 }
 
@@ -112,7 +111,39 @@ impl fmt::Debug for Function {
 }
 
 impl Function {
-    /// Lets blocks use so much dynamic shared memory.
+    /// Whether it waits itself for the kernel before it.
+    pub(crate) fn waits(&self) -> bool {
+        self.module.waits
+    }
+
+    /// Checks arguments against the parameters that the kernel declares, where the driver tells them: it copies as many
+    /// bytes as are declared from each address that it is given.
+    ///
+    /// # Errors
+    /// When there are more or fewer of them, or one is of another size.
+    pub(super) fn expect_args(&self, args: &[Vec<u8>]) -> Result<()> {
+        let call = "cuFuncGetParamInfo";
+        let context = &self.module.context;
+        let Some(get) = context.device.api.functions.cuFuncGetParamInfo else { return Ok(()) };
+        context.current(call)?;
+        let size = |index: usize| {
+            let (mut offset, mut size) = (0, 0);
+            // SAFETY: writes two numbers; the handle is valid while the module lives.
+            let code = unsafe { get(self.handle, index, &raw mut offset, &raw mut size) };
+            (code == 0).then_some(size)
+        };
+        let given = || args.iter().map(|a| Some(a.len())).chain([None]);
+        if given().enumerate().all(|(index, len)| size(index) == len) {
+            return Ok(());
+        }
+        let declared: Vec<usize> = (0..).map_while(size).take(64).collect();
+        let given: Vec<usize> = given().flatten().collect();
+        let text = format!("a kernel takes arguments of {declared:?} bytes, not {given:?}");
+        Err(DriverError { code: 1, call, text })
+    }
+
+    /// Lets blocks use so much dynamic shared memory. What they may use without asking depends on the static memory of
+    /// the kernel, so that every amount is asked for.
     ///
     /// # Errors
     /// When the GPU has less.

@@ -16,20 +16,43 @@ use super::{
 /// How a thread waits for a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Wait {
-    /// Asks again and again for a while, then blocks: the least latency.
+    /// Asks again and again around the time that is expected, and sleeps far from it: the least latency.
     Spin,
-    /// Blocks at once, so that the processor is free for others.
-    Block,
+    /// Sleeps for most of the time that is expected, and between two questions, so that the processor is free for others.
+    Sleep,
 }
 
-/// How long [`Wait::Spin`] asks before it blocks.
+/// How long a thread waits.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Patience {
+    /// What the work took before; zero when nobody knows.
+    pub(crate) expected: Duration,
+    /// When the GPU is given up. No call of the driver is left with a limit of its own, so that nothing blocks in one.
+    pub(crate) most: Duration,
+}
+
+impl Patience {
+    /// How long to sleep after `waited`; `None`: ask again at once.
+    fn pause(self, how: Wait, waited: Duration) -> Option<Duration> {
+        const LEAST: Duration = Duration::from_micros(20);
+        const MOST: Duration = Duration::from_millis(1);
+        let early = (self.expected * 3 / 4).saturating_sub(waited);
+        match how {
+            Wait::Spin if early > 2 * MOST => Some(early),
+            Wait::Spin if waited < SPIN.max(self.expected * 2) => None,
+            Wait::Sleep if early > LEAST => Some(early),
+            Wait::Spin | Wait::Sleep => Some((waited / 16).clamp(LEAST, MOST)),
+        }
+    }
+}
+
+/// How long [`Wait::Spin`] asks at least before it sleeps.
 const SPIN: Duration = Duration::from_millis(5);
 
 /// Work in order.
 pub(crate) struct Stream {
     context: Arc<Context>,
     pub(super) handle: CUstream,
-    done: Event,
 }
 
 // SAFETY: handles of streams may be used from any thread.
@@ -52,7 +75,7 @@ impl Stream {
     /// # Errors
     /// What the driver says.
     pub(crate) fn new(context: &Arc<Context>, priority: i32) -> Result<Self> {
-        let done = Event::new(context, Event::BLOCKING | Event::NO_TIMES)?;
+        context.current("cuStreamCreateWithPriority")?;
         let mut handle: CUstream = std::ptr::null_mut();
         // SAFETY: writes one handle.
         context.check("cuStreamCreateWithPriority", unsafe {
@@ -62,7 +85,7 @@ impl Stream {
                 priority,
             )
         })?;
-        Ok(Self { context: Arc::clone(context), handle, done })
+        Ok(Self { context: Arc::clone(context), handle })
     }
 
     /// Waits until everything in the stream is done.
@@ -77,25 +100,30 @@ impl Stream {
         })
     }
 
-    /// [`Stream::wait`], in a way.
+    /// [`Stream::wait`], in a way, and not for ever.
     ///
     /// # Errors
-    /// What went wrong in the stream.
-    pub(crate) fn wait_by(&self, how: Wait) -> Result<()> {
-        match how {
-            Wait::Spin => {
-                let start = Instant::now();
-                while start.elapsed() < SPIN {
-                    if self.is_done()? {
-                        return Ok(());
-                    }
-                    std::hint::spin_loop();
-                }
-                self.wait()
+    /// What went wrong in the stream. When the patience ends: the GPU is lost then, because what still runs there may
+    /// write at any time.
+    pub(crate) fn wait_by(&self, how: Wait, patience: Patience) -> Result<()> {
+        let start = Instant::now();
+        loop {
+            if self.is_done()? {
+                return Ok(());
             }
-            Wait::Block => {
-                self.done.record(self)?;
-                self.done.wait()
+            let waited = start.elapsed();
+            if waited >= patience.most {
+                return Err(self.context.device.lose(
+                    "cuStreamQuery",
+                    format!(
+                        "no end after {waited:.1?}, where {:.1?} were seen before",
+                        patience.expected
+                    ),
+                ));
+            }
+            match patience.pause(how, waited) {
+                Some(pause) => std::thread::sleep(pause),
+                None => std::hint::spin_loop(),
             }
         }
     }
@@ -138,41 +166,18 @@ impl fmt::Debug for Event {
 }
 
 impl Event {
-    const BLOCKING: u32 = 1;
-    const NO_TIMES: u32 = 2;
-
     /// An event that keeps the time.
     ///
     /// # Errors
     /// What the driver says.
     pub(crate) fn timed(context: &Arc<Context>) -> Result<Self> {
-        Self::new(context, 0)
-    }
-
-    fn new(context: &Arc<Context>, flags: u32) -> Result<Self> {
         context.current("cuEventCreate")?;
         let mut handle: CUevent = std::ptr::null_mut();
         // SAFETY: writes one handle.
         context.check("cuEventCreate", unsafe {
-            (context.device.api.functions.cuEventCreate)(&raw mut handle, flags)
+            (context.device.api.functions.cuEventCreate)(&raw mut handle, 0)
         })?;
         Ok(Self { context: Arc::clone(context), handle })
-    }
-
-    fn record(&self, stream: &Stream) -> Result<()> {
-        self.context.current("cuEventRecord")?;
-        // SAFETY: both handles are valid.
-        self.context.check("cuEventRecord", unsafe {
-            (self.context.device.api.functions.cuEventRecord)(self.handle, stream.handle)
-        })
-    }
-
-    fn wait(&self) -> Result<()> {
-        self.context.current("cuEventSynchronize")?;
-        // SAFETY: the handle is valid.
-        self.context.check("cuEventSynchronize", unsafe {
-            (self.context.device.api.functions.cuEventSynchronize)(self.handle)
-        })
     }
 
     /// Time from this event to a later one; both must have been reached and [`Event::timed`].
@@ -201,6 +206,33 @@ impl Drop for Event {
         if self.context.current("cuEventDestroy").is_ok() {
             // SAFETY: made by `new`.
             unsafe { (self.context.device.api.functions.cuEventDestroy_v2)(self.handle) };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_suit_what_is_expected() {
+        let us = Duration::from_micros;
+        let cases = [
+            (Wait::Spin, 200, 0, None),
+            (Wait::Spin, 0, 4_000, None),
+            (Wait::Spin, 0, 8_000, Some(500)),
+            (Wait::Spin, 40_000, 0, Some(30_000)),
+            (Wait::Spin, 40_000, 70_000, None),
+            (Wait::Spin, 40_000, 90_000, Some(1_000)),
+            (Wait::Sleep, 200, 0, Some(150)),
+            (Wait::Sleep, 200, 160, Some(20)),
+            (Wait::Sleep, 0, 0, Some(20)),
+            (Wait::Sleep, 0, 1_000_000, Some(1_000)),
+        ];
+        for (how, expected, waited, pause) in cases {
+            let patience = Patience { expected: us(expected), most: us(1) };
+            let got = patience.pause(how, us(waited));
+            assert_eq!(got, pause.map(us), "{how:?} {expected} {waited}");
         }
     }
 }

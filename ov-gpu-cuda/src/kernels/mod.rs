@@ -146,7 +146,7 @@ pub(crate) struct Step {
     pub(crate) scratch: usize,
     /// How many bytes from the start of the scratch memory must be zero before the first launch of an inference. A
     /// step leaves them zero (counters of split-K count back to zero), so that they are cleared once, at binding; such
-    /// memory belongs to this step alone.
+    /// memory belongs to this step alone. It does not lie before the rest: an address reaches one or the other.
     pub(crate) zeroed: usize,
 }
 

@@ -339,16 +339,11 @@ impl<'a> Builder<'a> {
         let node = exe.node(index);
         self.opened();
         let time = self.tick();
-        // Memory that must be zero belongs to the step alone, with what follows it.
-        let scratch = match (step.scratch, step.zeroed) {
-            (0, _) => None,
-            (len, 0) => Some(Draft::Need(self.need(len, time), 0)),
-            (len, _) => {
-                let at = self.zeroed;
-                self.zeroed = (at + len).next_multiple_of(ALIGNMENT);
-                Some(Draft::Done(Argument::Zeroed(at)))
-            }
-        };
+        // What must be zero belongs to the step alone; the rest is anybody's, and other plans keep nothing there.
+        let counters = self.zeroed;
+        self.zeroed = (counters + step.zeroed).next_multiple_of(ALIGNMENT);
+        let shared = step.zeroed / ALIGNMENT * ALIGNMENT;
+        let scratch = (step.scratch > step.zeroed).then(|| self.need(step.scratch - shared, time));
         for value in &node.outputs {
             let len = self.state(*value).len();
             let need = self.need(len, time);
@@ -362,12 +357,13 @@ impl<'a> Builder<'a> {
                     Arg::Input(i) => self.address(node.inputs[i], time),
                     Arg::Output(i) => self.address(node.outputs[i], time),
                     Arg::Packed(i) => Draft::Done(Argument::Weights(node.packed[i].start)),
-                    Arg::Scratch(at) => match &scratch {
-                        Some(Draft::Need(need, _)) => Draft::Need(*need, at),
-                        Some(Draft::Done(Argument::Zeroed(base))) => {
-                            Draft::Done(Argument::Zeroed(base + at))
-                        }
-                        _ => Draft::Done(Argument::Zeroed(0)),
+                    Arg::Scratch(at) if at < step.zeroed => {
+                        Draft::Done(Argument::Zeroed(counters + at))
+                    }
+                    Arg::Scratch(at) => match scratch {
+                        Some(need) => Draft::Need(need, at - shared),
+                        // The launch does not follow it.
+                        None => Draft::Done(Argument::Zeroed(0)),
                     },
                     Arg::I32(v) => Draft::Done(Argument::Bytes(v.to_ne_bytes().to_vec())),
                     Arg::I64(v) => Draft::Done(Argument::Bytes(v.to_ne_bytes().to_vec())),

@@ -91,6 +91,17 @@ pub(crate) struct GraphPart {
     pub(crate) downloads: Vec<Download>,
 }
 
+impl std::fmt::Display for GraphPart {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let [up, down] = [self.uploads.len(), self.downloads.len()];
+        write!(f, "{up} copies in, {} launches, {down} copies out", self.launches.len())?;
+        let ends = self.launches.first().zip(self.launches.last());
+        ends.map_or(Ok(()), |(first, last)| {
+            write!(f, ", from {} to {}", first.function, last.function)
+        })
+    }
+}
+
 /// An input of a node that the host runs.
 #[derive(Clone, Debug)]
 pub(crate) enum HostInput {
@@ -156,7 +167,7 @@ pub(crate) struct Plan {
     pub(crate) parts: Vec<Part>,
     /// Bytes of the memory of values and scratch.
     pub(crate) arena: usize,
-    /// Bytes of memory that starts as zeros and that every step leaves so.
+    /// Bytes of memory that starts as zeros and that every step leaves so: all plans of a slot share it.
     pub(crate) zeroed: usize,
     /// Bytes of pinned memory.
     pub(crate) pinned: usize,

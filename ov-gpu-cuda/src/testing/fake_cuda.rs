@@ -24,7 +24,12 @@ impl FakeCuda {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let compiler = HostCompiler::get()?;
         let header = ("fake_cuda.h", include_str!("cpp/fake_cuda.h"));
-        let parts = [include_str!("cpp/fake_cuda.cpp"), include_str!("cpp/fake_graph.cpp")];
+        let parts = [
+            include_str!("cpp/fake_cuda.cpp"),
+            include_str!("cpp/fake_memory.cpp"),
+            include_str!("cpp/fake_module.cpp"),
+            include_str!("cpp/fake_graph.cpp"),
+        ];
         let built = compiler.library("libcuda.so.1", header, &parts).expect("the driver builds");
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let folder = built.with_file_name(format!("driver-{}-{number}", std::process::id()));
@@ -54,7 +59,8 @@ impl FakeCuda {
         unsafe { set(name.as_ptr(), value) };
     }
 
-    /// What was done or exists: `launches`, `graph_launches`, `programmatic_edges`, `allocation_calls`; `allocations`,
+    /// What was done or exists: `launches`, `early_launches` (of kernels that began before the one before them),
+    /// `graph_launches`, `launch_priority` (of the last), `programmatic_edges`, `allocation_calls`; `allocations`,
     /// `bytes`, `pinned`, `modules`, `contexts`, `graphs`, `graph_execs`.
     pub(crate) fn get(&self, counter: &str) -> i64 {
         let name = CString::new(counter).expect("no zero byte");

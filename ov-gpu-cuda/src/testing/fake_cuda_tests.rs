@@ -77,6 +77,7 @@ OV_KERNEL scale(const float* x, float* y, float by) {
   ov_grid_wait();
   y[ov_global_thread()] = x[ov_global_thread()] * by;
 }
+OV_KERNEL many() { OV_SHARED(float, a, 8192); a[0] = 0; ov_grid_wait(); }
 OV_KERNEL diverge() { ov_grid_wait(); if (ov_lane() > 3) ov_warp_sync(); }
 ";
     let source = Source { body: body.into(), defines: Vec::new() };
@@ -189,6 +190,12 @@ fn graphs_copy_launch_and_copy_back() {
         *const Handle: &raw const kernels[1], *const CUgraphEdgeData: &raw const edge, usize: 1)),
         0
     );
+    let portless = CUgraphEdgeData { from_port: 0, ..edge };
+    assert_ne!(
+        call!(d, "cuGraphAddDependencies_v2"(Handle: graph, *const Handle: &raw const kernels[0],
+        *const Handle: &raw const kernels[1], *const CUgraphEdgeData: &raw const portless, usize: 1)),
+        0
+    );
     let params = copy(false, host[32..].as_mut_ptr(), x);
     assert_eq!(
         call!(d, "cuGraphAddMemcpyNode"(*mut Handle: &raw mut down, Handle: graph,
@@ -223,8 +230,12 @@ fn graphs_copy_launch_and_copy_back() {
         0
     );
     assert_eq!(call!(d, "cuGraphLaunch"(Handle: exec, Handle: stream)), 0);
-    assert_eq!(call!(d, "cuStreamDestroy_v2"(Handle: stream)), 0);
+    assert_eq!(call!(d, "cuStreamSynchronize"(Handle: stream)), 0);
     assert!((0..32).all(|i| host[32 + i] == 6.0 * (i + 1) as f32), "{host:?}");
+    assert_eq!(fake.get("early_launches"), 1, "of two launches of two kernels");
+    assert_eq!(call!(d, "cuMemFree_v2"(u64: y)), 0);
+    assert_eq!(call!(d, "cuGraphLaunch"(Handle: exec, Handle: stream)), 0);
+    assert_eq!(call!(d, "cuStreamSynchronize"(Handle: stream)), 700, "freed memory");
 }
 
 #[test]
@@ -274,6 +285,27 @@ fn refuses_what_a_driver_refuses() {
         1,
         "more shared memory has to be allowed first"
     );
+}
+
+#[test]
+fn static_shared_memory_counts() {
+    let Some(fake) = FakeCuda::new() else { return };
+    let d = Driver::open(&fake);
+    d.enter(0);
+    let function = d.function(&image(), "many");
+    let launch = || {
+        call!(d, "cuLaunchKernel"(Handle: function, c_uint: 1, c_uint: 1, c_uint: 1, c_uint: 32, c_uint: 1,
+            c_uint: 1, c_uint: 20 << 10, Handle: null_mut(), *mut Handle: null_mut(), *mut Handle: null_mut()))
+    };
+    assert_eq!(call!(d, "cuFuncSetAttribute"(Handle: function, c_uint: 8, c_int: 20 << 10)), 0);
+    assert_eq!(launch(), 0);
+    assert_eq!(call!(d, "cuStreamSynchronize"(Handle: null_mut())), 0);
+    d.enter(1);
+    let function = d.function(&image(), "many");
+    let launched = call!(d, "cuLaunchKernel"(Handle: function, c_uint: 1, c_uint: 1, c_uint: 1, c_uint: 32, c_uint: 1,
+        c_uint: 1, c_uint: 20 << 10, Handle: null_mut(), *mut Handle: null_mut(), *mut Handle: null_mut()));
+    assert_eq!(launched, 0);
+    assert_eq!(call!(d, "cuStreamSynchronize"(Handle: null_mut())), 719, "was not allowed");
 }
 
 #[test]

@@ -57,6 +57,9 @@ impl HostCompiler {
             return Err(format!("{} --version fails", program()));
         }
         let mut hasher = blake3::Hasher::new();
+        for option in sanitizers() {
+            hasher.update(option.as_bytes());
+        }
         for part in [version.stdout.as_slice(), SHIM_HEADER.as_bytes(), SHIM.as_bytes()] {
             hasher.update(&part.len().to_le_bytes()).update(part);
         }
@@ -175,6 +178,29 @@ pub(crate) fn target_folder() -> PathBuf {
     test.ancestors().nth(3).map_or_else(std::env::temp_dir, Path::to_path_buf)
 }
 
+/// With this variable set to 1, kernels are built with [`SANITIZERS`]; the process must have their library loaded.
+pub(super) const SANITIZE: &str = "OV_HOST_SANITIZE";
+
+/// Errors of memory and what the language leaves undefined, misaligned vectors above all. Frames are left out: fibers
+/// end without leaving theirs. Pointers that are null and not followed may be added to.
+const SANITIZERS: &[&str] = &[
+    "-fsanitize=address,undefined",
+    "-fno-sanitize=pointer-overflow",
+    "-fno-sanitize-recover=all",
+    "--param=asan-stack=0",
+];
+
+fn sanitizers() -> &'static [&'static str] {
+    if std::env::var_os(SANITIZE).is_some_and(|v| v == "1") { SANITIZERS } else { &[] }
+}
+
+/// A library that comes with the compiler, if it has it.
+pub(super) fn compilers_library(name: &str) -> Option<PathBuf> {
+    let output = Command::new(program()).arg(format!("-print-file-name={name}")).output().ok()?;
+    let path = PathBuf::from(String::from_utf8(output.stdout).ok()?.trim());
+    path.is_absolute().then_some(path)
+}
+
 fn program() -> String {
     std::env::var("CXX").unwrap_or_else(|_| "c++".to_owned())
 }
@@ -204,7 +230,9 @@ pub(crate) fn build<'a>(
     let output = Command::new(program())
         .args(["-shared", "-fPIC", "-std=c++17", "-fno-exceptions", "-fno-rtti", "-w"])
         // As written: no product and sum in one, whatever the processor.
-        .args(["-ffp-contract=off", "-fno-math-errno", "-fvisibility=hidden", "-x", "c++"])
+        .args(["-ffp-contract=off", "-fno-math-errno", "-fvisibility=hidden"])
+        .args(sanitizers())
+        .args(["-x", "c++"])
         .arg(source)
         .args(["-x", "none", "-o"])
         .arg(object)

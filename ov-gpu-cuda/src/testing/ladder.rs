@@ -122,7 +122,7 @@ fn every_kernel_compiles_for_every_architecture_without_spills() {
     let sources: Vec<(&str, Source)> =
         FAMILIES.iter().flat_map(|(name, list)| list().into_iter().map(|s| (*name, s))).collect();
     let count = sources.len() * CAPABILITIES.len();
-    let nvrtc = match Nvrtc::get() {
+    let nvrtc = match Nvrtc::get(13_000) {
         Ok(nvrtc) => nvrtc,
         Err(reason) => return println!("SKIPPED {count} compilations: {reason}"),
     };
@@ -148,6 +148,77 @@ fn every_kernel_compiles_for_every_architecture_without_spills() {
         start.elapsed().as_secs_f64()
     );
     assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
+/// The entries of an assembly text with their bodies.
+fn entries(ptx: &str) -> impl Iterator<Item = (&str, &str)> {
+    ptx.split(".entry ").skip(1).map(|text| {
+        let name = text.split(|c: char| c == '(' || c.is_whitespace()).next().unwrap_or_default();
+        (name, text)
+    })
+}
+
+/// What is wrong with a kernel as a part of a chain of kernels that overlap.
+fn chain_fault(body: &str, streams_weights: bool) -> Option<&'static str> {
+    let Some(wait) = body.find("griddepcontrol.wait") else {
+        return Some("does not wait for the kernel before it");
+    };
+    let Some(release) = body.find("griddepcontrol.launch_dependents") else {
+        return Some("does not let the kernel after it begin");
+    };
+    if release < wait {
+        return Some("lets the kernel after it begin before it waits itself");
+    }
+    let writes = |word: &str| ["st.g", "atom.g", "red.g"].iter().any(|s| word.starts_with(s));
+    if body[..wait].split_whitespace().any(writes) {
+        return Some("writes before it waits");
+    }
+    // Only weights, which nothing writes while a model runs, may come through the cache that is not coherent.
+    let past = body.contains(".global.nc") && !streams_weights;
+    past.then_some("reads past the coherent caches")
+}
+
+#[test]
+fn every_kernel_waits_before_it_writes_and_reads_coherently() {
+    let Ok(nvrtc) = Nvrtc::get(13_000) else { return println!("SKIPPED: no NVRTC") };
+    let sources: Vec<Source> = FAMILIES.iter().flat_map(|(_, list)| list()).collect();
+    let mut faults = Vec::new();
+    let mut kernels = 0;
+    for source in &sources {
+        let image = nvrtc.compile(source, Target::ptx((9, 0))).expect("compiles");
+        let ptx = String::from_utf8(image.bytes).expect("a text");
+        for (name, body) in entries(&ptx) {
+            kernels += 1;
+            if let Some(fault) = chain_fault(body, source.body.contains("ov_load_16_stream")) {
+                faults.push(format!("{name} {:?} {fault}", source.defines));
+            }
+        }
+    }
+    println!("{kernels} kernels of {} modules", sources.len());
+    assert!(kernels >= sources.len() && faults.is_empty(), "{}", faults.join("\n"));
+}
+
+#[test]
+fn chains_of_kernels_have_rules() {
+    let wait = "griddepcontrol.wait; ";
+    let release = "griddepcontrol.launch_dependents; ";
+    let cases = [
+        (format!("{wait}{release}st.global.f32 [a], b;"), None),
+        (format!("ld.global.nc.f32 a, [b]; {wait}{release}"), Some("coherent")),
+        (format!("st.global.f32 [a], b; {wait}{release}"), Some("writes")),
+        (format!("cp.async.cg.shared.global [a], [b], 16; {wait}{release}"), None),
+        (format!("{release}{wait}"), Some("begin before")),
+        (release.to_owned(), Some("does not wait")),
+        (wait.to_owned(), Some("does not let")),
+    ];
+    for (body, fault) in cases {
+        let ptx = format!(".visible .entry f(.param .u64 a) {{ {body} }}");
+        let (name, body) = entries(&ptx).next().expect("one");
+        assert_eq!(name, "f");
+        let found = chain_fault(body, false);
+        assert_eq!(found.is_some(), fault.is_some(), "{body}");
+        assert!(found.unwrap_or_default().contains(fault.unwrap_or_default()), "{body}");
+    }
 }
 
 #[test]

@@ -4,6 +4,7 @@
 
 mod fake_cuda;
 mod fake_cuda_tests;
+mod hardware;
 mod host_compiler;
 mod ladder;
 mod memory;
@@ -12,6 +13,7 @@ mod run;
 mod shim_tests;
 
 pub(crate) use fake_cuda::FakeCuda;
+pub(crate) use hardware::on_hardware;
 pub(crate) use host_compiler::HostCompiler;
 pub(crate) use module::{HostModule, Order};
 pub(crate) use run::{KernelTest, bind, check, noise};

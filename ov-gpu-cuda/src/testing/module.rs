@@ -7,6 +7,8 @@ use std::{
 
 use libloading::{Library, Symbol};
 
+use super::run::H100;
+
 /// In which order things happen that a GPU may do in any order.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Order {
@@ -43,6 +45,7 @@ struct ShimLaunch {
     arguments: *mut *mut c_void,
     seed: u64,
     deferred: u32,
+    allowed_shared: u32,
     on_grid_wait: Option<unsafe extern "C" fn(*mut c_void)>,
     context: *mut c_void,
 }
@@ -124,6 +127,7 @@ impl HostModule {
             arguments: pointers.as_mut_ptr(),
             seed: order.seed,
             deferred: order.deferred.into(),
+            allowed_shared: H100.shared_per_block,
             on_grid_wait: Some(called),
             context: (&raw mut hook).cast(),
         };

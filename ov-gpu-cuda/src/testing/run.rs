@@ -5,10 +5,18 @@ use ov_core::{
     op::{InferContext, InputInfo, Op, OutputType},
 };
 
-use super::{HostCompiler, HostModule, Order, memory::Guarded, module::Shape as LaunchShape};
-use crate::kernels::{
-    Arg, Binding, Bound, BoundInput, BoundOutput, Choice, Gpu, InputDesc, Kernel, Launch, Reject,
-    Selecting, Step,
+use super::{
+    HostCompiler, HostModule, Order,
+    hardware::{Lab, Operands},
+    memory::Guarded,
+    module::Shape as LaunchShape,
+};
+use crate::{
+    kernels::{
+        Arg, Binding, Bound, BoundInput, BoundOutput, Choice, Gpu, InputDesc, Kernel, Launch,
+        Reject, Selecting, Step,
+    },
+    program::ALIGNMENT,
 };
 
 /// The GPU that tests choose kernels for: an H100.
@@ -176,7 +184,6 @@ pub(crate) fn check(test: &KernelTest<'_>) {
             return compare(test, &[got], &expected, "alias");
         }
     };
-    let Some(compiler) = HostCompiler::get() else { return };
     let packed: Vec<Vec<u8>> = choice
         .packed
         .into_iter()
@@ -186,6 +193,10 @@ pub(crate) fn check(test: &KernelTest<'_>) {
             bytes
         })
         .collect();
+    if let Some(lab) = Lab::get() {
+        return check_on(lab, test, &packed, &step, &expected);
+    }
+    let Some(compiler) = HostCompiler::get() else { return };
     let mut memory = Memory::new(test, &packed, &step);
     for order in Order::ALL {
         for round in 0..2 {
@@ -195,11 +206,42 @@ pub(crate) fn check(test: &KernelTest<'_>) {
                     .run(compiler, launch, order)
                     .unwrap_or_else(|e| panic!("{}: {what}: {e}", test.kernel.name));
             }
-            memory
-                .check(test, &step)
-                .unwrap_or_else(|e| panic!("{}: {what}: {e}", test.kernel.name));
+            memory.check(test).unwrap_or_else(|e| panic!("{}: {what}: {e}", test.kernel.name));
             compare(test, &memory.results(test), &expected, &what);
         }
+    }
+}
+
+/// Runs a step twice on a GPU and compares what comes out.
+#[track_caller]
+fn check_on(
+    lab: &Lab,
+    test: &KernelTest<'_>,
+    packed: &[Vec<u8>],
+    step: &Step,
+    expected: &[Tensor],
+) {
+    // Products and sums are one operation there, and functions are the GPU's.
+    const ROUNDING: f64 = 2e-6;
+    let types = test.outputs();
+    let shape = |o: &OutputType| o.shape.to_shape().expect("known");
+    let len = |o: &OutputType| o.element_type.byte_len(shape(o).elements()).expect("fits");
+    let operands = Operands {
+        inputs: test.inputs.iter().map(|t| t.to_contiguous().bytes().to_vec()).collect(),
+        outputs: types.iter().map(|o| vec![0xff; len(o)]).collect(),
+        packed: packed.to_vec(),
+    };
+    let test = KernelTest { rtol: test.rtol.max(ROUNDING), atol: test.atol.max(ROUNDING), ..*test };
+    let rounds = lab
+        .run(step, &operands, 2)
+        .unwrap_or_else(|e| panic!("{}: {:?} on the GPU: {e}", test.kernel.name, test.op));
+    for (round, outputs) in rounds.into_iter().enumerate() {
+        let got: Vec<Tensor> = outputs
+            .iter()
+            .zip(&types)
+            .map(|(bytes, o)| Tensor::from_bytes(o.element_type, shape(o), bytes).expect("fits"))
+            .collect();
+        compare(&test, &got, expected, &format!("on the GPU, round {round}"));
     }
 }
 
@@ -222,13 +264,16 @@ struct Memory<'a> {
     constants: &'a [usize],
     outputs: Vec<Guarded>,
     packed: Vec<Guarded>,
-    scratch: Guarded,
+    /// The part of the scratch memory that is zero between launches, and the rest of it, from `rest_at` on.
+    zeroed: Guarded,
+    rest: Guarded,
+    rest_at: usize,
 }
 
 impl<'a> Memory<'a> {
     fn new(test: &KernelTest<'a>, packed: &[Vec<u8>], step: &Step) -> Self {
-        let mut scratch = Guarded::new(step.scratch);
-        scratch.bytes_mut()[..step.zeroed].fill(0);
+        // As plans place them.
+        let rest_at = step.zeroed / ALIGNMENT * ALIGNMENT;
         Self {
             inputs: test.inputs.iter().map(|t| Guarded::of(t.to_contiguous().bytes())).collect(),
             constants: test.constants,
@@ -241,7 +286,9 @@ impl<'a> Memory<'a> {
                 })
                 .collect(),
             packed: packed.iter().map(|bytes| Guarded::of(bytes)).collect(),
-            scratch,
+            zeroed: Guarded::of(&vec![0; step.zeroed]),
+            rest: Guarded::new(step.scratch.saturating_sub(rest_at)),
+            rest_at,
         }
     }
 
@@ -259,7 +306,7 @@ impl<'a> Memory<'a> {
         let constants = self.constants;
         let inputs = self.inputs.iter_mut().enumerate().filter(|(i, _)| !constants.contains(i));
         let mut hidden: Vec<&mut Guarded> = inputs.map(|(_, m)| m).chain(zeroed_outputs).collect();
-        hidden.push(&mut self.scratch);
+        hidden.extend([&mut self.zeroed, &mut self.rest]);
         let kept: Vec<Vec<u8>> = hidden
             .iter_mut()
             .map(|memory| {
@@ -282,8 +329,12 @@ impl<'a> Memory<'a> {
             Arg::Input(i) => self.inputs[*i].address().to_le_bytes().to_vec(),
             Arg::Output(i) => self.outputs[*i].address().to_le_bytes().to_vec(),
             Arg::Packed(i) => self.packed[*i].address().to_le_bytes().to_vec(),
-            Arg::Scratch(offset) => {
-                (self.scratch.address() + *offset as u64).to_le_bytes().to_vec()
+            Arg::Scratch(at) => {
+                let address = match at.checked_sub(self.zeroed.bytes().len()) {
+                    None => self.zeroed.address() + *at as u64,
+                    Some(_) => self.rest.address() + (at - self.rest_at) as u64,
+                };
+                address.to_le_bytes().to_vec()
             }
             Arg::I32(v) => v.to_le_bytes().to_vec(),
             Arg::I64(v) => v.to_le_bytes().to_vec(),
@@ -292,17 +343,17 @@ impl<'a> Memory<'a> {
         }
     }
 
-    fn check(&self, test: &KernelTest<'_>, step: &Step) -> Result<(), String> {
+    fn check(&self, test: &KernelTest<'_>) -> Result<(), String> {
         let parts = [("input", &self.inputs), ("output", &self.outputs), ("weights", &self.packed)];
         for (what, memories) in parts {
             if let Some(i) = memories.iter().position(|m| !m.is_intact()) {
                 return Err(format!("a write beside {what} {i}"));
             }
         }
-        if !self.scratch.is_intact() {
+        if !self.zeroed.is_intact() || !self.rest.is_intact() {
             return Err("a write beside the scratch memory".to_owned());
         }
-        if self.scratch.bytes()[..step.zeroed].iter().any(|b| *b != 0) {
+        if self.zeroed.bytes().iter().any(|b| *b != 0) {
             return Err("the zeroed scratch memory is not zero again".to_owned());
         }
         let changed = |(m, t): (&Guarded, &Tensor)| m.bytes() != t.to_contiguous().bytes();
@@ -341,4 +392,39 @@ pub(crate) fn noise(element_type: ElementType, shape: &[usize], seed: u32) -> Te
         .collect();
     let tensor = Tensor::from_vec(shape, values).expect("as many values as the shape has");
     tensor.cast(element_type).expect("floats become any number")
+}
+
+#[test]
+fn steps_run_by_the_driver_as_they_do_on_the_processor() {
+    use ov_core::op::{matmul::MatMul, reduction::CumSum, softmax::SoftMax};
+
+    use crate::{
+        driver::{Api, Driver},
+        kernels::KERNELS,
+        testing::FakeCuda,
+    };
+
+    let Some(fake) = FakeCuda::new() else { return };
+    let Some(compiler) = HostCompiler::get() else { return };
+    let driver = Driver::start(Api::open(fake.path(), &[]).expect("whole")).expect("starts");
+    let lab = Lab::on(&driver, compiler).expect("a context");
+    let x = noise(ElementType::F32, &[9, 515], 1);
+    let axis = Tensor::scalar(1i64);
+    let cases: [(&dyn Op, &[Tensor], &[usize]); 3] = [
+        // A product that several blocks share, and kernels of one launch.
+        (&MatMul::default(), &[x.clone(), noise(ElementType::F32, &[515, 40], 2)], &[]),
+        (&SoftMax { axis: 1 }, std::slice::from_ref(&x), &[]),
+        (&CumSum::default(), &[x.clone(), axis], &[1]),
+    ];
+    for (op, inputs, constants) in cases {
+        let test = |kernel| KernelTest::new(kernel, op, inputs, 1e-4).constants(constants);
+        let (test, (choice, bound)) = KERNELS
+            .iter()
+            .find_map(|kernel| bind(&test(kernel)).ok().map(|bound| (test(kernel), bound)))
+            .expect("a kernel takes it");
+        let Bound::Step(step) = bound else { panic!("{op:?} launches nothing") };
+        assert!(choice.packed.is_empty());
+        check_on(&lab, &test, &[], &step, &test.reference());
+    }
+    assert!(fake.get("launches") >= 6);
 }

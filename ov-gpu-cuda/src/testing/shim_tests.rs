@@ -1,6 +1,10 @@
 //! The shim itself: what the wrappers do, and that it finds the mistakes it is there for.
 
-use super::{HostCompiler, HostModule, Order, module::Shape};
+use super::{
+    HostCompiler, HostModule, Order,
+    host_compiler::{SANITIZE, compilers_library},
+    module::Shape,
+};
 use crate::kernels::Source;
 
 fn source(body: &'static str) -> Source {
@@ -35,6 +39,53 @@ OV_KERNEL kernel(const int* x, int* y, int n) {
   y[i] = s[n - 1 - i];
 }
 ";
+
+#[test]
+fn kernels_run_under_sanitizers() {
+    if HostCompiler::get().is_none() || std::env::var_os(SANITIZE).is_some() {
+        return;
+    }
+    let Some(library) = compilers_library("libasan.so") else {
+        return println!("SKIPPED: the compiler has no address sanitizer");
+    };
+    let test = std::env::current_exe().expect("a test runs");
+    // A family of each kind: products, loads of vectors, rows, indices.
+    let tests = ["tests::linear::", "tests::matmul::", "tests::attention::", "seeded_mistake"];
+    let run = |mistake: &str| {
+        let mut command = std::process::Command::new(&test);
+        let options = "detect_leaks=0:verify_asan_link_order=0";
+        command.args(tests).env(SANITIZE, "1").env("OV_HOST_MISTAKE", mistake);
+        command.env("LD_PRELOAD", &library).env("ASAN_OPTIONS", options);
+        command.output().expect("starts")
+    };
+    let sound = run("0");
+    let text = |output: &std::process::Output| {
+        let both = [output.stdout.as_slice(), &output.stderr].concat();
+        String::from_utf8_lossy(&both).into_owned()
+    };
+    assert!(sound.status.success(), "{}", text(&sound));
+    let ran = text(&sound).matches("kernels::tests::").count();
+    assert!(ran >= 6, "{}", text(&sound));
+    let found = text(&run("1"));
+    assert!(found.contains("misaligned address"), "{found}");
+}
+
+/// Run by the test above only: a vector at an address that does not suit it.
+#[test]
+fn seeded_mistake() {
+    if std::env::var_os("OV_HOST_MISTAKE").is_none_or(|v| v != "1") {
+        return;
+    }
+    let text = "
+struct alignas(16) Four { int v[4]; };
+OV_KERNEL kernel(const int* x, int* y, int n) {
+  ov_grid_wait();
+  y[ov_thread_x()] = ((const Four*)(x + 1))->v[0];
+}
+";
+    let (mut x, mut y) = (vec![0i32; 64], vec![0i32; 64]);
+    drop(run(text, 32, &mut x, &mut y, Order::default()));
+}
 
 #[test]
 fn threads_meet_at_the_barrier() {
@@ -121,6 +172,14 @@ const MISTAKES: &[(&str, &str, &str)] = &[
            y[0] = (int)ov_load_16(x + 1).x;
          }",
         "multiple",
+    ),
+    (
+        "some threads that do not wait for what ran before",
+        "OV_KERNEL kernel(const int* x, int* y, int n) {
+           if (ov_thread_x() == 7) return;
+           ov_grid_wait();
+         }",
+        "ov_grid_wait",
     ),
     (
         "no wait for what ran before",

@@ -22,14 +22,22 @@ fn outputs(compiled: &CompiledModel) -> Vec<Tensor> {
     request.run(&[noise(&[3, 20], 9)]).expect("runs")
 }
 
-/// A machine that cannot compile kernels.
-fn driver_only(capability: i64) -> Option<Machine> {
+/// A machine whose GPUs have this capability, as 90 for 9.0.
+fn with_capability(
+    capability: i64,
+    compiler: Option<&'static dyn crate::compile::Compiler>,
+) -> Option<Machine> {
     let fake = FakeCuda::new()?;
     fake.set("capability", capability);
     let api = Api::open(fake.path(), &[]).expect("the driver has every function");
-    let plugin = CudaPlugin::with(Driver::start(api).expect("starts"), None);
+    let plugin = CudaPlugin::with(Driver::start(api).expect("starts"), compiler);
     let core = Core::with_plugins([Arc::new(plugin) as _]).expect("one plugin");
     Some(Machine { core, fake: Some(fake) })
+}
+
+/// A machine that cannot compile kernels.
+fn driver_only(capability: i64) -> Option<Machine> {
+    with_capability(capability, None)
 }
 
 #[test]
@@ -49,6 +57,33 @@ fn blobs_are_the_same_twice_and_run_where_only_a_driver_is() {
     let Some(old) = driver_only(80) else { return };
     let error = import(&old, &bytes).expect_err("the code is for newer GPUs").to_string();
     assert!(error.contains("sm_90") && error.contains("sm_80"), "{error}");
+}
+
+#[test]
+fn code_that_does_not_wait_itself_does_not_start_early() {
+    let Some(compiler) = HostCompiler::get() else { return };
+    for (made_for, runs_on, early) in
+        [(80, 80, false), (80, 90, false), (90, 90, true), (90, 100, true)]
+    {
+        let Some(machine) = with_capability(made_for, Some(compiler)) else { return };
+        let compiled = machine.core.compile_model(mlp(), "CUDA.0", &exact()).expect("compiles");
+        let (bytes, expected) = (exported(&compiled), outputs(&compiled));
+        let Some(other) = driver_only(runs_on) else { return };
+        let got = outputs(&import(&other, &bytes).expect("imports"));
+        assert_eq!(got, expected, "{made_for} on {runs_on}");
+        let edges = other.fake().get("programmatic_edges");
+        assert_eq!(edges > 0, early, "{made_for} on {runs_on}: {edges} edges");
+    }
+}
+
+#[test]
+fn gpus_that_are_too_old_are_left_out_with_a_reason() {
+    let Some(machine) = with_capability(75, None) else { return };
+    assert_eq!(machine.core.available_devices(), Vec::<String>::new());
+    for device in ["CUDA", "CUDA.1"] {
+        let error = machine.core.compile_model(mlp(), device, &exact()).expect_err("is hidden");
+        assert!(error.to_string().contains("7.5") && error.to_string().contains("8.0"), "{error}");
+    }
 }
 
 #[test]

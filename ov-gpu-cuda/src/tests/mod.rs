@@ -2,8 +2,10 @@
 
 mod blobs;
 mod conformance;
+mod encoders;
 mod failures;
 mod models;
+mod plans;
 mod several;
 mod vertical;
 
@@ -16,7 +18,7 @@ use ov_core::{
 use crate::{
     CudaPlugin,
     driver::{Api, Driver},
-    testing::{FakeCuda, HostCompiler},
+    testing::{FakeCuda, HostCompiler, on_hardware},
 };
 
 /// A core with this device only, on a driver of its own. The core goes first: it calls the driver until it is dropped.
@@ -35,11 +37,6 @@ impl Machine {
     pub(crate) fn message(&self) -> String {
         self.fake.as_ref().map_or_else(String::new, FakeCuda::message)
     }
-}
-
-/// Whether tests are to run on the GPUs of this machine.
-fn on_hardware() -> bool {
-    std::env::var_os("OV_CUDA_HARDWARE").is_some_and(|v| v == "1")
 }
 
 /// A machine whose driver has knobs; `None`, with a line that says so, without a C++ compiler and where tests run on

@@ -64,13 +64,14 @@ fn requests_of_many_threads_get_their_own_results() {
 #[test]
 fn priorities_reach_streams_and_times_come_by_node() {
     let Some(machine) = faked() else { return };
-    for priority in [hint::Priority::Low, hint::Priority::High] {
+    for (priority, number) in [(hint::Priority::Low, 0), (hint::Priority::High, -5)] {
         let properties = exact()
             .with(hint::MODEL_PRIORITY, priority)
             .with(ov_core::property::info::ENABLE_PROFILING, true);
         let compiled = machine.core.compile_model(mlp(), "CUDA.0", &properties).expect("compiles");
         let mut request = compiled.create_infer_request().expect("memory");
         request.run(&[noise(&[3, 20], 1)]).expect("runs");
+        assert_eq!(machine.fake().get("launch_priority"), number, "{priority:?}");
         let times = request.profiling().expect("asked for");
         assert!(!times.is_empty());
         assert!(times.iter().all(|t| !t.kernel.is_empty()));

@@ -3,9 +3,9 @@
 
 #define OV_DEVICE __device__ __forceinline__
 #define OV_CONSTANT __constant__ const
-// A kernel: `OV_KERNEL name(arguments) { … }` at the start of a line. With BOUNDS: at most so many threads per block, and
-// so many blocks per multiprocessor as the registers must allow.
-#define OV_KERNEL extern "C" __global__ void
+// A kernel: `OV_KERNEL name(arguments) { … }` at the start of a line, of at most 1024 threads per block. With BOUNDS: at
+// most so many threads, and so many blocks per multiprocessor as the registers must allow.
+#define OV_KERNEL extern "C" __global__ void __launch_bounds__(1024, 1)
 #define OV_KERNEL_BOUNDS(threads, blocks) extern "C" __global__ void __launch_bounds__(threads, blocks)
 // An array in shared memory, one per block; not initialised.
 #define OV_SHARED(type, name, count) __shared__ __align__(16) type name[count]

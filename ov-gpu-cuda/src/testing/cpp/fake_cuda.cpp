@@ -1,15 +1,11 @@
-// A driver library over host memory: devices, contexts, streams with a thread each, events, pinned memory, modules that
-// the host compiler built, and graphs. It refuses what a driver refuses, and fails when it is told to.
+// A driver library over host memory: devices, contexts, streams with a thread each and events; fake_memory.cpp has the
+// memory, fake_module.cpp the modules that the host compiler built and their launches, fake_graph.cpp the graphs. It refuses what a driver refuses, and fails when it is told to.
 
 #include "fake_cuda.h"
 
-#include <dlfcn.h>
-#include <elf.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <chrono>
@@ -28,8 +24,6 @@ std::map<std::string, long long>& knobs = *new std::map<std::string, long long>{
 std::map<std::string, long long>& counters = *new std::map<std::string, long long>;
 std::string& message = *new std::string;
 bool started = false;
-std::map<unsigned long long, Block>& blocks = *new std::map<unsigned long long, Block>;
-std::map<unsigned long long, unsigned long>& pinned = *new std::map<unsigned long long, unsigned long>;
 thread_local Context* current = nullptr;
 
 long long knob(const char* name) {
@@ -67,14 +61,6 @@ unsigned ready(Context** context) {
   *context = current;
   std::lock_guard<std::mutex> lock(mutex);
   return current->sticky;
-}
-
-bool in_device_memory(Context* context, unsigned long long at, unsigned long len) {
-  std::lock_guard<std::mutex> lock(mutex);
-  auto next = blocks.upper_bound(at);
-  if (next == blocks.begin()) return false;
-  auto& [start, block] = *--next;
-  return block.context == context && at + len <= start + block.len;
 }
 
 Stream* stream_of(Context* context, void* handle) { return handle ? (Stream*)handle : &context->main; }
@@ -117,126 +103,9 @@ double now() {
   return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
-void run_kernel(Context* context, const Launch& l) {
-  long long number, fail, code, device;
-  OvShimLaunch request = {};
-  {
-    std::lock_guard<std::mutex> lock(mutex);
-    number = ++counters["launches"];
-    fail = knobs["fail_launch"], code = knobs["fail_code"], device = knobs["fail_device"];
-    request.seed = (unsigned long long)knobs["seed"];
-    request.deferred = (unsigned)knobs["deferred"];
-  }
-  if (fail && number >= fail && (device < 0 || device == context->device)) {
-    fault(context, (unsigned)code, "told to fail");
-    return;
-  }
-  std::vector<void*> arguments;
-  for (const auto& a : l.arguments) arguments.push_back((void*)a.data());
-  request.kernel = l.function->kernel;
-  memcpy(request.grid, l.grid, sizeof l.grid);
-  memcpy(request.block, l.block, sizeof l.block);
-  request.shared = l.shared;
-  request.arguments = arguments.data();
-  char text[512];
-  if (l.function->module->launch(&request, text, sizeof text)) {
-    const std::string whole = l.function->name + ": " + text;
-    fprintf(stderr, "fake CUDA driver: %s\n", whole.c_str());
-    fault(context, LAUNCH_FAILED, whole.c_str());
-  }
-}
-
-unsigned make_launch(Launch* l, Function* f, const unsigned* grid, const unsigned* block, unsigned shared, void** arguments) {
-  if (!f || !f->kernel) return INVALID_HANDLE;
-  const unsigned long long threads = (unsigned long long)block[0] * block[1] * block[2];
-  if (!threads || threads > f->kernel->max_threads || !grid[0] || !grid[1] || !grid[2]) return INVALID_VALUE;
-  if (grid[0] > 0x7fffffffu || grid[1] > 65535 || grid[2] > 65535 || block[2] > 64) return INVALID_VALUE;
-  if (shared > (f->dynamic_shared > 48u << 10 ? f->dynamic_shared : 48u << 10)) return INVALID_VALUE;
-  if (f->kernel->arguments && !arguments) return INVALID_VALUE;
-  l->function = f;
-  memcpy(l->grid, grid, sizeof l->grid);
-  memcpy(l->block, block, sizeof l->block);
-  l->shared = shared;
-  l->arguments.clear();
-  for (unsigned i = 0; i < f->kernel->arguments; ++i) {
-    std::vector<unsigned long long> bytes((f->kernel->sizes[i] + 7) / 8);
-    memcpy(bytes.data(), arguments[i], f->kernel->sizes[i]);
-    l->arguments.push_back(std::move(bytes));
-  }
-  return 0;
-}
-
-// The length of an object file, from its headers: the driver is not told it. 0 when it is none for this machine.
-unsigned long object_len(const void* image, unsigned* refused) {
-  const auto* h = (const Elf64_Ehdr*)image;
-  *refused = INVALID_IMAGE;
-  if (memcmp(h->e_ident, ELFMAG, SELFMAG) != 0) {
-    if (memcmp(image, "//", 2) == 0 || memcmp(image, ".version", 8) == 0) *refused = INVALID_PTX;
-    return 0;
-  }
-#if defined(__x86_64__)
-  const unsigned machine = EM_X86_64;
-#else
-  const unsigned machine = EM_AARCH64;
-#endif
-  if (h->e_machine != machine) {
-    *refused = NO_BINARY_FOR_GPU;
-    return 0;
-  }
-  unsigned long end = h->e_shoff + (unsigned long)h->e_shentsize * h->e_shnum;
-  const auto* sections = (const Elf64_Shdr*)((const char*)image + h->e_shoff);
-  for (unsigned i = 0; i < h->e_shnum; ++i) {
-    const unsigned long last = sections[i].sh_offset + (sections[i].sh_type == SHT_NOBITS ? 0 : sections[i].sh_size);
-    if (last > end) end = last;
-  }
-  return end;
-}
-
-unsigned load_module(Context* context, void** out, const void* image) {
-  if (!image) return INVALID_VALUE;
-  if (knob("fail_module")) return (unsigned)knob("fail_module");
-  unsigned refused = 0;
-  const unsigned long len = object_len(image, &refused);
-  if (!len) return refused;
-  const int file = memfd_create("ov-kernels", MFD_CLOEXEC);
-  if (file < 0) return OPERATING_SYSTEM;
-  for (unsigned long at = 0; at < len;) {
-    const long wrote = write(file, (const char*)image + at, len - at);
-    if (wrote <= 0) {
-      close(file);
-      return OPERATING_SYSTEM;
-    }
-    at += (unsigned long)wrote;
-  }
-  // The loader takes a name that it knows for the object that it knows, and every copy of this library is in one process:
-  // each file gets a spelling of its own, by its inode.
-  struct stat about;
-  if (fstat(file, &about)) return close(file), OPERATING_SYSTEM;
-  std::string path = "/proc/self";
-  for (unsigned long n = about.st_ino; n; n >>= 1) path += n & 1 ? "/." : "//.";
-  path += "/fd/" + std::to_string(file);
-  void* handle = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
-  if (!handle) fprintf(stderr, "fake CUDA driver: %s\n", dlerror());
-  close(file);
-  if (!handle) return INVALID_IMAGE;
-  auto* module = new Module;
-  module->context = context;
-  module->handle = handle;
-  module->launch = (int (*)(const OvShimLaunch*, char*, unsigned long))dlsym(handle, "ov_shim_launch");
-  if (!module->launch) return INVALID_IMAGE;
-  count("modules", 1);
-  *out = module;
-  return 0;
-}
-
 }  // namespace fake
 
 using namespace fake;
-
-#define EXPORT extern "C" __attribute__((visibility("default"))) unsigned
-#define READY                          \
-  Context* context = nullptr;          \
-  if (unsigned r = ready(&context)) return r
 
 extern "C" __attribute__((visibility("default"))) void fake_cuda_set(const char* name, long long value) {
   std::lock_guard<std::mutex> lock(mutex);
@@ -392,206 +261,6 @@ EXPORT cuCtxEnablePeerAccess(void* peer, unsigned flags) {
   if (flags || !peer || peer == context) return INVALID_VALUE;
   std::lock_guard<std::mutex> lock(mutex);
   return context->peers.insert(peer).second ? 0 : PEER_ACCESS_ALREADY_ENABLED;
-}
-
-EXPORT cuMemAlloc_v2(unsigned long long* at, unsigned long len) {
-  READY;
-  if (!len) return INVALID_VALUE;
-  {
-    std::lock_guard<std::mutex> lock(mutex);
-    const long long number = ++counters["allocation_calls"];
-    if (knobs["fail_allocation"] && number >= knobs["fail_allocation"]) return OUT_OF_MEMORY;
-    if (context->used + len > (unsigned long)knobs["memory"]) return OUT_OF_MEMORY;
-  }
-  void* p = aligned_alloc(512, (len + 511) / 512 * 512);
-  if (!p) return OUT_OF_MEMORY;
-  // No numbers in any floating-point type: what was never written shows.
-  memset(p, 0xff, (len + 511) / 512 * 512);
-  std::lock_guard<std::mutex> lock(mutex);
-  blocks[(unsigned long long)p] = {context, len};
-  context->used += len;
-  ++counters["allocations"];
-  counters["bytes"] += (long long)len;
-  *at = (unsigned long long)p;
-  return 0;
-}
-EXPORT cuMemFree_v2(unsigned long long at) {
-  READY;
-  if (!at) return 0;
-  std::lock_guard<std::mutex> lock(mutex);
-  auto found = blocks.find(at);
-  if (found == blocks.end() || found->second.context != context) return INVALID_VALUE;
-  context->used -= found->second.len;
-  --counters["allocations"];
-  counters["bytes"] -= (long long)found->second.len;
-  blocks.erase(found);
-  free((void*)at);
-  return 0;
-}
-EXPORT cuMemGetInfo_v2(unsigned long* free_bytes, unsigned long* total) {
-  READY;
-  std::lock_guard<std::mutex> lock(mutex);
-  *total = (unsigned long)knobs["memory"];
-  *free_bytes = *total - context->used;
-  return 0;
-}
-EXPORT cuMemHostAlloc(void** out, unsigned long len, unsigned) {
-  READY;
-  if (!len) return INVALID_VALUE;
-  void* p = aligned_alloc(4096, (len + 4095) / 4096 * 4096);
-  if (!p) return OUT_OF_MEMORY;
-  std::lock_guard<std::mutex> lock(mutex);
-  pinned[(unsigned long long)p] = len;
-  ++counters["pinned"];
-  *out = p;
-  return 0;
-}
-EXPORT cuMemAllocHost_v2(void** out, unsigned long len) { return cuMemHostAlloc(out, len, 0); }
-EXPORT cuMemHostGetDevicePointer_v2(unsigned long long* device, void* host, unsigned) {
-  READY;
-  std::lock_guard<std::mutex> lock(mutex);
-  if (!pinned.count((unsigned long long)host)) return INVALID_VALUE;
-  *device = (unsigned long long)host;
-  return 0;
-}
-EXPORT cuMemFreeHost(void* p) {
-  READY;
-  std::lock_guard<std::mutex> lock(mutex);
-  if (!pinned.erase((unsigned long long)p)) return INVALID_VALUE;
-  --counters["pinned"];
-  free(p);
-  return 0;
-}
-EXPORT cuMemHostRegister_v2(void*, unsigned long, unsigned) {
-  READY;
-  return 0;
-}
-EXPORT cuMemHostUnregister(void*) {
-  READY;
-  return 0;
-}
-
-// Pageable host memory is read before the call returns, as a driver does; pinned memory when its turn comes.
-static bool is_pinned(const void* at, unsigned long len) {
-  std::lock_guard<std::mutex> lock(mutex);
-  auto next = pinned.upper_bound((unsigned long long)at);
-  if (next == pinned.begin()) return false;
-  --next;
-  return (unsigned long long)at + len <= next->first + next->second;
-}
-EXPORT cuMemcpyHtoDAsync_v2(unsigned long long to, const void* from, unsigned long len, void* stream) {
-  READY;
-  if (len && !in_device_memory(context, to, len)) return INVALID_VALUE;
-  if (is_pinned(from, len)) {
-    enqueue(stream_of(context, stream), [=] { memcpy((void*)to, from, len); });
-  } else {
-    std::vector<char> copy((const char*)from, (const char*)from + len);
-    enqueue(stream_of(context, stream), [to, copy = std::move(copy)] { memcpy((void*)to, copy.data(), copy.size()); });
-  }
-  return 0;
-}
-EXPORT cuMemcpyDtoHAsync_v2(void* to, unsigned long long from, unsigned long len, void* stream) {
-  READY;
-  if (len && !in_device_memory(context, from, len)) return INVALID_VALUE;
-  enqueue(stream_of(context, stream), [=] { memcpy(to, (const void*)from, len); });
-  return is_pinned(to, len) ? 0 : finish(stream_of(context, stream));
-}
-EXPORT cuMemcpyDtoDAsync_v2(unsigned long long to, unsigned long long from, unsigned long len, void* stream) {
-  READY;
-  if (len && (!in_device_memory(context, to, len) || !in_device_memory(context, from, len))) return INVALID_VALUE;
-  enqueue(stream_of(context, stream), [=] { memmove((void*)to, (const void*)from, len); });
-  return 0;
-}
-EXPORT cuMemcpyPeerAsync(unsigned long long to, void* to_context, unsigned long long from, void* from_context, unsigned long len,
-                         void* stream) {
-  READY;
-  if (!in_device_memory((Context*)to_context, to, len) || !in_device_memory((Context*)from_context, from, len)) return INVALID_VALUE;
-  enqueue(stream_of(context, stream), [=] { memcpy((void*)to, (const void*)from, len); });
-  return 0;
-}
-EXPORT cuMemcpyHtoD_v2(unsigned long long to, const void* from, unsigned long len) {
-  if (unsigned r = cuMemcpyHtoDAsync_v2(to, from, len, nullptr)) return r;
-  return finish(&current->main);
-}
-EXPORT cuMemcpyDtoH_v2(void* to, unsigned long long from, unsigned long len) {
-  if (unsigned r = cuMemcpyDtoHAsync_v2(to, from, len, nullptr)) return r;
-  return finish(&current->main);
-}
-EXPORT cuMemsetD8Async(unsigned long long at, unsigned char v, unsigned long len, void* stream) {
-  READY;
-  if (len && !in_device_memory(context, at, len)) return INVALID_VALUE;
-  enqueue(stream_of(context, stream), [=] { memset((void*)at, v, len); });
-  return 0;
-}
-EXPORT cuMemsetD32Async(unsigned long long at, unsigned v, unsigned long n, void* stream) {
-  READY;
-  if (n && !in_device_memory(context, at, 4 * n)) return INVALID_VALUE;
-  enqueue(stream_of(context, stream), [=] {
-    for (unsigned long i = 0; i < n; ++i) ((unsigned*)at)[i] = v;
-  });
-  return 0;
-}
-
-EXPORT cuModuleLoadData(void** module, const void* image) {
-  READY;
-  return load_module(context, module, image);
-}
-EXPORT cuModuleLoadDataEx(void** module, const void* image, unsigned, void*, void**) { return cuModuleLoadData(module, image); }
-EXPORT cuModuleUnload(void* handle) {
-  READY;
-  auto* module = (Module*)handle;
-  if (!module || module->context != context) return INVALID_HANDLE;
-  dlclose(module->handle);
-  count("modules", -1);
-  delete module;
-  return 0;
-}
-EXPORT cuModuleGetFunction(void** out, void* handle, const char* name) {
-  READY;
-  auto* module = (Module*)handle;
-  if (!module || module->context != context) return INVALID_HANDLE;
-  const auto* kernel = (const OvShimKernel*)dlsym(module->handle, (std::string("ov_kernel_") + name).c_str());
-  if (!kernel) return NOT_FOUND;
-  std::lock_guard<std::mutex> lock(mutex);
-  for (auto& f : module->functions) {
-    if (f->name == name) {
-      *out = f.get();
-      return 0;
-    }
-  }
-  module->functions.push_back(std::make_unique<Function>(Function{name, module, kernel, 0}));
-  *out = module->functions.back().get();
-  return 0;
-}
-EXPORT cuFuncGetAttribute(int* value, unsigned attribute, void* function) {
-  READY;
-  auto* f = (Function*)function;
-  *value = attribute == 0 ? (int)f->kernel->max_threads : attribute == 8 ? (int)f->dynamic_shared : 0;
-  return 0;
-}
-EXPORT cuFuncSetAttribute(void* function, unsigned attribute, int value) {
-  READY;
-  if (!function || value < 0) return INVALID_VALUE;
-  if (attribute == 8) {
-    if (value > 227 << 10) return INVALID_VALUE;
-    ((Function*)function)->dynamic_shared = (unsigned)value;
-  }
-  return 0;
-}
-EXPORT cuLaunchKernel(void* function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz, unsigned shared,
-                      void* stream, void** arguments, void** extra) {
-  READY;
-  if (extra) return INVALID_VALUE;
-  const unsigned grid[3] = {gx, gy, gz}, block[3] = {bx, by, bz};
-  Launch l;
-  if (unsigned r = make_launch(&l, (Function*)function, grid, block, shared, arguments)) return r;
-  if (l.function->module->context != context) return INVALID_HANDLE;
-  enqueue(stream_of(context, stream), [context, l] { run_kernel(context, l); });
-  return 0;
-}
-EXPORT cuLaunchKernelEx(const LaunchConfig* c, void* function, void** arguments, void** extra) {
-  return cuLaunchKernel(function, c->grid[0], c->grid[1], c->grid[2], c->block[0], c->block[1], c->block[2], c->shared, c->stream,
-                        arguments, extra);
 }
 
 EXPORT cuStreamCreateWithPriority(void** out, unsigned, int priority) {

@@ -126,14 +126,26 @@ struct LaunchConfig {
 
 extern std::mutex& mutex;
 extern std::condition_variable& changed;
+extern std::map<std::string, long long>& counters;
+extern std::map<std::string, long long>& knobs;
+extern thread_local Context* current;
 long long knob(const char* name);
 void count(const char* name, long long by);
 unsigned ready(Context** context);
+unsigned finish(Stream* s);
+bool was_freed(unsigned long long at);
 bool in_device_memory(Context* context, unsigned long long at, unsigned long len);
 Stream* stream_of(Context* context, void* handle);
 void enqueue(Stream* s, std::function<void()> task);
-void run_kernel(Context* context, const Launch& l);
+// `before` is what the kernel has to wait for, if it starts early.
+void run_kernel(Context* context, const Launch& l, const std::function<void()>& before = {});
+void fault(Context* context, unsigned code, const char* text);
 unsigned make_launch(Launch* l, Function* f, const unsigned* grid, const unsigned* block, unsigned shared, void** arguments);
 double now();
 
 }  // namespace fake
+
+#define EXPORT extern "C" __attribute__((visibility("default"))) unsigned
+#define READY                          \
+  Context* context = nullptr;          \
+  if (unsigned r = ready(&context)) return r

@@ -69,7 +69,8 @@ struct Work {
 struct Node {
   Work work;
   std::vector<Node*> after;
-  int priority = 0;
+  // Whether it may start before the node before it has ended.
+  bool early = false;
 };
 struct Graph {
   std::vector<std::unique_ptr<Node>> nodes;
@@ -78,6 +79,9 @@ struct Exec {
   Context* context;
   std::vector<Node*> order;
   std::map<Node*, Work> work;
+  // Nodes that start early, by what they wait for.
+  std::map<Node*, Node*> early;
+  unsigned launches = 0;
 };
 
 static unsigned check_copy(Context* context, const Copy3d& c) {
@@ -116,6 +120,7 @@ static void carry_out(Context* context, const Work& w) {
     case KERNEL: run_kernel(context, w.launch); break;
     case COPY: {
       const Copy3d& c = w.copy;
+      if (check_copy(context, c)) return fault(context, ILLEGAL_ADDRESS, "a copy from or to freed memory");
       const char* from = (c.from_type == 1 ? (const char*)c.from_host : (const char*)c.from_device) + c.from_x;
       memmove((c.to_type == 1 ? (char*)c.to_host : (char*)c.to_device) + c.to_x, from, c.width);
       break;
@@ -159,11 +164,6 @@ static std::vector<Node*> sorted(const Graph& graph, bool reverse) {
 }  // namespace fake
 
 using namespace fake;
-
-#define EXPORT extern "C" __attribute__((visibility("default"))) unsigned
-#define READY                 \
-  Context* context = nullptr; \
-  if (unsigned r = ready(&context)) return r
 
 EXPORT cuGraphCreate(void** out, unsigned) {
   READY;
@@ -215,7 +215,8 @@ static unsigned check_edge(const Node* from, const Node* to, const EdgeData* dat
   if (!data || (!data->from_port && !data->to_port && !data->type)) return 0;
   // Programmatic edges join kernels.
   const bool kernels = from->work.kind == KERNEL && to->work.kind == KERNEL;
-  return data->type == 1 && data->to_port == 0 && data->from_port <= 2 && kernels ? 0 : INVALID_VALUE;
+  const bool port = data->from_port == 1 || data->from_port == 2;
+  return data->type == 1 && data->to_port == 0 && port && kernels ? 0 : INVALID_VALUE;
 }
 EXPORT cuGraphAddDependencies_v2(Graph* graph, Node* const* from, Node* const* to, const EdgeData* data, unsigned long count) {
   READY;
@@ -224,7 +225,10 @@ EXPORT cuGraphAddDependencies_v2(Graph* graph, Node* const* from, Node* const* t
     for (Node* a : to[i]->after)
       if (a == from[i]) return INVALID_VALUE;
     to[i]->after.push_back(from[i]);
-    if (data && data[i].type == 1) fake::count("programmatic_edges", 1);
+    if (data && data[i].type == 1) {
+      to[i]->early = true;
+      fake::count("programmatic_edges", 1);
+    }
   }
   return graph ? 0 : INVALID_HANDLE;
 }
@@ -241,15 +245,12 @@ EXPORT cuGraphAddNode_v2(void** out, Graph* graph, Node* const* after, const Edg
   }
   for (unsigned long i = 0; i < count && !r; ++i) {
     r = check_edge(after[i], (Node*)*out, data ? data + i : nullptr);
-    if (data && data[i].type == 1) fake::count("programmatic_edges", 1);
+    if (!r && data && data[i].type == 1) {
+      ((Node*)*out)->early = true;
+      fake::count("programmatic_edges", 1);
+    }
   }
   return r;
-}
-EXPORT cuGraphKernelNodeSetAttribute(Node* node, unsigned attribute, const int* value) {
-  READY;
-  if (!node || node->work.kind != KERNEL) return INVALID_VALUE;
-  if (attribute == 8) node->priority = *value;
-  return 0;
 }
 EXPORT cuGraphInstantiateWithFlags(void** out, Graph* graph, unsigned long long) {
   READY;
@@ -258,7 +259,10 @@ EXPORT cuGraphInstantiateWithFlags(void** out, Graph* graph, unsigned long long)
   exec->context = context;
   exec->order = sorted(*graph, knob("seed") % 2 != 0);
   if (exec->order.size() != graph->nodes.size()) return INVALID_VALUE;
-  for (auto& n : graph->nodes) exec->work[n.get()] = n->work;
+  for (auto& n : graph->nodes) {
+    exec->work[n.get()] = n->work;
+    if (n->early && n->after.size() == 1) exec->early[n.get()] = n->after[0];
+  }
   count("graph_execs", 1);
   *out = exec.release();
   return 0;
@@ -272,21 +276,40 @@ EXPORT cuGraphLaunch(void* handle, void* stream) {
   auto* exec = (Exec*)handle;
   if (!exec || exec->context != context) return INVALID_HANDLE;
   count("graph_launches", 1);
+  {
+    std::lock_guard<std::mutex> lock(mutex);
+    counters["launch_priority"] = stream_of(context, stream)->priority;
+  }
   std::vector<Work> works;
-  for (Node* n : exec->order) {
+  // Whether the work starts before the one before it, which it waits for itself: every second one that may, the others at
+  // the next launch.
+  std::vector<bool> early;
+  bool turn = exec->launches++ % 2;
+  for (unsigned long i = 0; i < exec->order.size(); ++i) {
+    Node* n = exec->order[i];
     works.push_back(exec->work[n]);
+    const auto found = exec->early.find(n);
+    const bool may = found != exec->early.end() && found->second == exec->order[i - 1] && !early.back();
+    early.push_back(may && turn);
+    turn = turn != may;
     if (works.back().kind == RECORD) {
       std::lock_guard<std::mutex> lock(mutex);
       ++works.back().event->recorded;
     }
   }
-  enqueue(stream_of(context, stream), [context, works = std::move(works)] {
-    for (const Work& w : works) {
+  enqueue(stream_of(context, stream), [context, works = std::move(works), early = std::move(early)] {
+    for (unsigned long i = 0; i < works.size(); ++i) {
       {
         std::lock_guard<std::mutex> lock(mutex);
         if (context->sticky) return;
       }
-      carry_out(context, w);
+      if (i + 1 < works.size() && early[i + 1]) {
+        const Work& before = works[i];
+        fake::count("early_launches", 1);
+        run_kernel(context, works[++i].launch, [&] { carry_out(context, before); });
+      } else {
+        carry_out(context, works[i]);
+      }
     }
   });
   return 0;

@@ -89,7 +89,7 @@ struct Thread {
   Warp* warp;
   unsigned index, lane, groups;
   const char* waits;
-  bool returned;
+  bool returned, grid_waited;
   std::vector<Copy> copies;
 };
 
@@ -107,15 +107,18 @@ struct Machine {
   unsigned ready_first = 0, ready_count = 0;
   const OvShimLaunch* launch = nullptr;
   unsigned count = 0, returned = 0, at_barrier = 0, any = 0, any_result = 0;
-  bool grid_waited = false, hook_called = false;
+  bool hook_called = false;
   std::vector<Site> sites;
   unsigned long shared_used = 0;
   unsigned long long random = 0;
   Place main;
   bool failed = false;
   char message[512];
+  // For launches that a hook of this one makes.
+  Machine* inner = nullptr;
 
   ~Machine() {
+    delete inner;
     if (stacks) munmap(stacks, STACK * MAX_THREADS);
     if (shared) munmap(shared, SHARED + GUARD);
   }
@@ -242,6 +245,7 @@ void entry() {
   Machine& m = machine();
   m.launch->kernel->run(m.launch->arguments);
   Thread* me = current();
+  if (!me->grid_waited) fail_launch("a thread never came to ov_grid_wait");
   me->returned = true;
   me->copies.clear();
   ++me->warp->returned;
@@ -257,7 +261,6 @@ void start_block(const unsigned (&block)[3]) {
   const OvShimLaunch& l = *m.launch;
   m.returned = m.at_barrier = m.any = 0;
   m.ready_first = m.ready_count = 0;
-  m.grid_waited = false;
   m.sites.clear();
   m.shared_used = (l.shared + 127ul) / 128 * 128;
   // Not a number in every floating-point type, so that what was not written shows.
@@ -271,7 +274,7 @@ void start_block(const unsigned (&block)[3]) {
     t.warp = &m.warps[i / 32];
     t.groups = 0;
     t.waits = nullptr;
-    t.returned = false;
+    t.returned = t.grid_waited = false;
     t.copies.clear();
     char* stack = m.stacks + STACK * i;
     memcpy(stack, &CANARY, sizeof CANARY);
@@ -299,10 +302,6 @@ void check_block(const OvShimLaunch& l) {
       snprintf(m.message, sizeof m.message, "byte %lu of %u bytes of shared memory was written", i, l.shared);
       m.failed = true;
     }
-  }
-  if (!m.failed && !m.grid_waited) {
-    snprintf(m.message, sizeof m.message, "a block never came to ov_grid_wait");
-    m.failed = true;
   }
 }
 
@@ -412,7 +411,9 @@ void* ov_shim_shared(const void* site, unsigned long bytes) {
   Machine& m = machine();
   for (const Site& s : m.sites)
     if (s.site == site) return s.memory;
-  if (m.shared_used + bytes > SHARED) fail_launch("%lu bytes of shared memory", m.shared_used + bytes);
+  if (m.shared_used + bytes > SHARED || m.shared_used + bytes > m.launch->allowed_shared) {
+    fail_launch("%lu bytes of shared memory, where %u are allowed", m.shared_used + bytes, m.launch->allowed_shared);
+  }
   char* memory = m.shared + m.shared_used;
   m.shared_used += (bytes + 15) / 16 * 16;
   memset(memory, 0xff, bytes);
@@ -448,7 +449,7 @@ void ov_shim_copy_wait(unsigned pending) {
 
 void ov_shim_grid_wait() {
   Machine& m = machine();
-  m.grid_waited = true;
+  current()->grid_waited = true;
   if (m.launch->on_grid_wait && !m.hook_called) {
     m.hook_called = true;
     m.launch->on_grid_wait(m.launch->context);
@@ -494,6 +495,17 @@ float ov_shim_f16_to_f32(unsigned short v) {
 
 int ov_shim_launch(const OvShimLaunch* launch, char* message, unsigned long capacity) {
   if (!of_this_thread) of_this_thread = owner.machine = new Machine;
+  if (machine().launch) {
+    // From the hook of another launch, on the stack of one of its fibers.
+    Machine* const outer = of_this_thread;
+    OvShimThread* const thread = ov_shim_thread;
+    if (!outer->inner) outer->inner = new Machine;
+    of_this_thread = outer->inner;
+    const int result = ov_shim_launch(launch, message, capacity);
+    of_this_thread = outer;
+    ov_shim_thread = thread;
+    return result;
+  }
   Machine& m = machine();
   const OvShimLaunch& l = *launch;
   const unsigned long long threads = (unsigned long long)l.block[0] * l.block[1] * l.block[2];
@@ -527,6 +539,7 @@ int ov_shim_launch(const OvShimLaunch* launch, char* message, unsigned long capa
     go(m.main, first_thread.place);
     check_block(l);
   }
+  m.launch = nullptr;
   if (m.failed) snprintf(message, capacity, "%s", m.message);
   return m.failed;
 }

@@ -26,6 +26,8 @@ struct OvShimLaunch {
   unsigned long long seed;
   // Whether copies to shared memory happen when they are waited for, else when they are begun.
   unsigned deferred;
+  // Bytes of shared memory that a block may have in all.
+  unsigned allowed_shared;
   // Called once, when a thread first comes to ov_grid_wait.
   void (*on_grid_wait)(void*);
   void* context;
