@@ -116,6 +116,7 @@ fn bind(node: &Binding<'_>) -> Result<Bound, Reject> {
         y_batch: m * n,
         bias_batch: 0,
         finish: Finish::none(),
+        requantize: None,
         form: Form::Plain,
     };
     Ok(Bound::Step(product.step(Arg::Output(0), node.gpu)?))

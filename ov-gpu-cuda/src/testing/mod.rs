@@ -14,4 +14,4 @@ mod shim_tests;
 pub(crate) use fake_cuda::FakeCuda;
 pub(crate) use host_compiler::HostCompiler;
 pub(crate) use module::{HostModule, Order};
-pub(crate) use run::{KernelTest, bind, check, noise};
+pub(crate) use run::{H100, KernelTest, bind, check, noise};

@@ -4,6 +4,7 @@ mod blobs;
 mod conformance;
 mod failures;
 mod models;
+mod quantized;
 mod several;
 mod vertical;
 
