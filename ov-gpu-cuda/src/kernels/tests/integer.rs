@@ -21,7 +21,7 @@ use super::super::{
 use crate::testing::{H100, KernelTest, bind, check, noise};
 
 /// Bytes of the whole range of their type.
-fn bytes(ty: ElementType, shape: &[usize], seed: u32) -> Tensor {
+pub(super) fn bytes(ty: ElementType, shape: &[usize], seed: u32) -> Tensor {
     let low = if ty == U8 { 128.0 } else { 0.0 };
     let values = noise(F32, shape, seed).to_f64_vec().expect("floats");
     let values: Vec<f64> = values.iter().map(|v| (v * 64.0).floor() + low).collect();
