@@ -3,12 +3,6 @@
 use ov_core::{
     Model,
     error::Result,
-    op::{
-        Op,
-        pooling::{MaxPool, MaxPool1, MaxPool8},
-        reshape::Reshape,
-        transpose::Transpose,
-    },
     pass::{self, ConvertPrecision, Pass, fuse, integer, layout, recurrent},
 };
 
@@ -25,7 +19,7 @@ pub(crate) fn prepare(model: &Model, options: Options) -> Result<Model> {
     let mut model = model.clone();
     ConvertPrecision { round: options.round }.run(&mut model)?;
     pass::simplify(&mut model)?;
-    let integers = integer::products(&mut model, &moves_bytes)?;
+    let integers = integer::products(&mut model)?;
     let split = recurrent::split(&mut model)? > 0;
     if integers || split {
         pass::simplify(&mut model)?;
@@ -35,15 +29,6 @@ pub(crate) fn prepare(model: &Model, options: Options) -> Result<Model> {
     integer::fuse(&mut model)?;
     lower::dynamic_quantize::share(&mut model)?;
     Ok(model)
-}
-
-/// Whether kernels compute an operator in bytes that only moves elements or takes the largest.
-fn moves_bytes(op: &dyn Op) -> bool {
-    op.is::<Reshape>()
-        || op.is::<Transpose>()
-        || op.is::<MaxPool>()
-        || op.is::<MaxPool1>()
-        || op.is::<MaxPool8>()
 }
 
 /// The parts of a blob that this device writes.

@@ -37,8 +37,12 @@ pub(crate) struct Options {
 pub(crate) fn prepare(model: &Model, options: &Options) -> Result<Model> {
     let mut model = model.clone();
     ConvertPrecision { round: options.round }.run(&mut model)?;
+    if !options.round {
+        integer::spell_out(&mut model)?;
+    }
     pass::simplify(&mut model)?;
-    let integers = integer::products(&mut model, &moves_bytes)?;
+    integer::sink(&mut model, &moves_bytes)?;
+    let integers = integer::products(&mut model)?;
     let split = recurrent::split(&mut model)? > 0;
     if integers || split {
         pass::simplify(&mut model)?;

@@ -6,8 +6,12 @@
 //! [`fuse`], after tensors have become channels-last.
 
 mod fuse;
+mod sink;
+mod spell;
 
 pub use fuse::fuse;
+pub use sink::sink;
+pub use spell::spell_out;
 
 use crate::{
     ElementType, Model, Shape, Tensor,
@@ -16,7 +20,6 @@ use crate::{
     op::{
         Op,
         arithmetic::{Add, Multiply, Subtract},
-        concat::Concat,
         convert::Convert,
         convolution::{Convolution, GroupConvolution},
         fused::{
@@ -25,8 +28,10 @@ use crate::{
             quantize::IntegerAdd,
         },
         matmul::{MatMul, MatMulInteger},
+        pooling::{MaxPool, MaxPool1, MaxPool8},
         quantize::{DequantizeLinear, QuantizeLinear},
         reshape::Reshape,
+        transpose::Transpose,
     },
 };
 
@@ -34,12 +39,9 @@ use super::fuse::activation_of;
 
 /// Turns products of quantized tensors into integer ones. Returns whether anything changed.
 ///
-/// `moves` accepts operators that give nothing but elements of their input (of all inputs, for [`Concat`]) and that the
-/// device computes in bytes: between equal steps of quantization they stay in bytes.
-///
 /// # Errors
 /// When an operator refuses its inputs, which a valid model rules out.
-pub fn products(model: &mut Model, moves: &dyn Fn(&dyn Op) -> bool) -> Result<bool> {
+pub fn products(model: &mut Model) -> Result<bool> {
     let quantized = |model: &Model| {
         model.nodes().any(|(_, n)| {
             let op = n.op();
@@ -56,7 +58,7 @@ pub fn products(model: &mut Model, moves: &dyn Fn(&dyn Op) -> bool) -> Result<bo
     }
     for id in model.topological_order()? {
         if model.get(id).is_some() {
-            without_round_trip(model, id, moves)?;
+            without_round_trip(model, id)?;
         }
     }
     for id in model.topological_order()? {
@@ -224,11 +226,7 @@ fn same_steps(model: &Model, a: PerTensor, b: PerTensor) -> bool {
 
 /// Quantizing what was just dequantized with the same scale gives what was there; so it does around an operator that
 /// only moves elements or takes the largest.
-fn without_round_trip(
-    model: &mut Model,
-    id: NodeId,
-    moves: &dyn Fn(&dyn Op) -> bool,
-) -> Result<()> {
+fn without_round_trip(model: &mut Model, id: NodeId) -> Result<()> {
     let Some(to) = quantizes(model, id) else { return Ok(()) };
     let x = model.node(id).inputs()[0];
     if let Some(from) = dequantized(model, x) {
@@ -239,22 +237,24 @@ fn without_round_trip(
     }
     let mover = model.node(x.node);
     let op = mover.op();
-    if !moves(op) || !model.has_single_use(x) {
+    let moves = x.output == 0
+        && (op.is::<Reshape>()
+            || op.is::<Transpose>()
+            || op.is::<MaxPool>()
+            || op.is::<MaxPool1>()
+            || op.is::<MaxPool8>());
+    if !moves || !model.has_single_use(x) {
         return Ok(());
     }
-    let data = if op.is::<Concat>() { mover.inputs().len() } else { 1 };
-    let (op, name) = (op.clone_box(), mover.name().to_owned());
     let mut inputs = mover.inputs().to_vec();
-    let Some(moved) = inputs.get_mut(..data) else { return Ok(()) };
-    for input in moved {
-        let Some(from) = dequantized(model, *input) else { return Ok(()) };
-        if !same_steps(model, from, to) {
-            return Ok(());
-        }
-        *input = from.quantized;
+    let Some(from) = dequantized(model, inputs[0]) else { return Ok(()) };
+    if !same_steps(model, from, to) {
+        return Ok(());
     }
-    let node = model.add_node(op, &inputs, name)?;
-    model.replace(id.into(), Value { node, output: x.output });
+    let (op, name) = (op.clone_box(), mover.name().to_owned());
+    inputs[0] = from.quantized;
+    let new = model.add_node(op, &inputs, name)?;
+    model.replace(id.into(), new.into());
     Ok(())
 }
 

@@ -4,13 +4,13 @@
 use ov_core::op::{
     Op,
     activation::{Clamp, Relu},
-    arithmetic::{Add, Multiply},
+    arithmetic::{Add, Multiply, Subtract},
     concat::Concat,
     convert::Convert,
     convolution::{Convolution, GroupConvolution},
     matmul::{MatMul, MatMulInteger},
     pooling::MaxPool1,
-    quantize::{DequantizeLinear, DynamicQuantizeLinear, QuantizeLinear},
+    quantize::{DequantizeLinear, DynamicQuantizeLinear, FakeQuantize, QuantizeLinear},
     reduction::ReduceMean,
     reshape::Reshape,
     resize::{CoordinateMode, Interpolate, InterpolateMode, NearestMode, ShapeCalculation},
@@ -102,6 +102,28 @@ impl Net {
         self.op(op, &[x, w])
     }
 
+    /// The value in 256 levels, as OpenVINO's models have it.
+    fn faked(&mut self, x: Value, step: f32, zero: f32) -> Value {
+        let limits = [-zero * step, (255.0 - zero) * step];
+        let [low, high] = limits.map(|v| self.constant(Tensor::scalar(v)));
+        self.op(FakeQuantize { levels: 256 }, &[x, low, high, low, high])
+    }
+
+    /// Bytes that are converted, centred and scaled by arithmetic.
+    fn compressed(&mut self, shape: &[usize], zero: f32) -> Value {
+        let bytes: Vec<f64> = self.steps(shape, 127.0).iter().map(|v| v + 128.0).collect();
+        let bytes = self.constant(Tensor::from_f64s::<u8>(shape, &bytes).expect("fits"));
+        let w = self.op(Convert { destination_type: ElementType::F32 }, &[bytes]);
+        let zero = self.constant(Tensor::scalar(zero));
+        let w = self.op(Subtract::default(), &[w, zero]);
+        let mut scales = vec![1; shape.len()];
+        scales[0] = shape[0];
+        let values = (0..shape[0]).map(|i| 0.5f32.powi(9 + i as i32 % 2)).collect();
+        let scale = Tensor::from_vec(scales.as_slice(), values).expect("fits");
+        let scale = self.constant(scale);
+        self.op(Multiply::default(), &[w, scale])
+    }
+
     fn i64s(&mut self, values: &[i64]) -> Value {
         self.constant(Tensor::from_i64s(values))
     }
@@ -178,6 +200,41 @@ fn convolutions_and_a_classifier_run_in_bytes() {
         // The input, what the pool of planes reads and gives, and the result.
         assert_eq!(count("eltwise"), 4, "{kernels:?}");
     }
+}
+
+#[test]
+fn what_fakes_quantization_runs_in_bytes() {
+    let Some(machine) = machine() else { return };
+    let mut n = Net::new("faked");
+    let x = parameter(&mut n.model, "x", &[1, 4, 9, 7]);
+    let x = n.faked(x, 0.015625, 128.0);
+    let w = n.compressed(&[16, 4, 3, 3], 128.0);
+    let op = Convolution {
+        strides: vec![1; 2],
+        dilations: vec![1; 2],
+        pads_begin: vec![1; 2],
+        pads_end: vec![1; 2],
+        ..Convolution::default()
+    };
+    let x = n.op(op, &[x, w]);
+    let b = n.bias(&[1, 16, 1, 1]);
+    let x = n.op(Add::default(), &[x, b]);
+    let x = n.op(Relu {}, &[x]);
+    let x = n.faked(x, 0.03125, 0.0);
+    let shape = n.i64s(&[16, -1]);
+    let x = n.op(Reshape::default(), &[x, shape]);
+    let w = n.compressed(&[10, 63], 117.0);
+    let y = n.op(MatMul { transpose_b: true, ..MatMul::default() }, &[x, w]);
+    n.model.add_output("y", y);
+    let input = noise(&[1, 4, 9, 7], 21);
+    let kernels = check(&machine, &n.model, std::slice::from_ref(&input), &exact(), 0.0);
+    let count = |kernels: &[String], name: &str| kernels.iter().filter(|k| *k == name).count();
+    assert_eq!(count(&kernels, "host"), 0, "{kernels:?}");
+    assert_eq!((count(&kernels, "integer"), count(&kernels, "eltwise")), (2, 1), "{kernels:?}");
+    // What must be as specified is computed as it stands.
+    let accurate = PropertyMap::new().with(hint::EXECUTION_MODE, hint::ExecutionMode::Accuracy);
+    let kernels = check(&machine, &n.model, &[input], &accurate, 1e-5);
+    assert_eq!(count(&kernels, "integer"), 0, "{kernels:?}");
 }
 
 /// `relu(x w + b)` with x quantized by its range.
