@@ -50,6 +50,7 @@ pub(crate) fn prepare(model: &Model, options: &Options) -> Result<Model> {
     let mut model = layout::channels_last(&model)?;
     fuse::fuse(&mut model)?;
     integer::fuse(&mut model)?;
+    integer::factors(&mut model)?;
     if options.precision != ElementType::F32 {
         model = precision::narrow(&model, options.precision)?;
     }

@@ -5,10 +5,12 @@
 //! `MatMulInteger`, the last two with a conversion to `f32` behind them. What follows a product is absorbed by
 //! [`fuse`], after tensors have become channels-last.
 
+mod factors;
 mod fuse;
 mod sink;
 mod spell;
 
+pub use factors::factors;
 pub use fuse::fuse;
 pub use sink::sink;
 pub use spell::spell_out;

@@ -76,6 +76,8 @@ pub(super) struct Requantize {
     pub(super) shifts: Option<Arg>,
     /// f32 factors: one, or one per column.
     pub(super) scale: Arg,
+    /// One f32 that they are multiplied by, or none.
+    pub(super) factor: Option<Arg>,
     /// Whether there is one per column.
     pub(super) scale_per_column: bool,
     /// Size of a step, and zero point, of a result of bytes.
@@ -100,10 +102,10 @@ impl Requantize {
         [&self.columns, &self.shifts].map(|arg| arg.clone().unwrap_or(Arg::I64(0)))
     }
 
-    /// The scale, then size of a step and zero point of the result.
-    pub(super) fn scales(&self) -> [Arg; 3] {
+    /// The scale and its factor, then size of a step and zero point of the result.
+    pub(super) fn scales(&self) -> [Arg; 4] {
         let [step, zero] = self.steps.clone().unwrap_or([Arg::I64(0), Arg::I64(0)]);
-        [self.scale.clone(), step, zero]
+        [self.scale.clone(), self.factor.clone().unwrap_or(Arg::I64(0)), step, zero]
     }
 }
 
@@ -469,6 +471,7 @@ pub(crate) fn ladder() -> Vec<Source> {
             columns: None,
             shifts: shifted.then_some(Arg::I64(0)),
             scale: Arg::I64(0),
+            factor: None,
             scale_per_column: true,
             steps: None,
             output,

@@ -7,7 +7,7 @@ use crate::{
         arithmetic::Multiply,
         concat::{Concat, Split},
         pooling::MaxPool1,
-        quantize::FakeQuantize,
+        quantize::{DynamicQuantizeLinear, FakeQuantize},
     },
     pass::testing::{Build, assert_same_on, random},
 };
@@ -174,4 +174,31 @@ fn other_levels_and_uneven_steps_stay() {
         let mut model = b.output(y);
         assert_eq!(spell_out(&mut model).expect("valid") == 1, found, "{levels} {limits:?}");
     }
+}
+
+#[test]
+fn a_computed_scale_stays_a_factor() {
+    let mut b = Build::new();
+    let x = b.input(Shape::new(&[2, 4, 6]));
+    let quantized = b.add(DynamicQuantizeLinear {}, &[x]);
+    let output = |output| Value { node: quantized.node, output };
+    let w = random([6, 5], 4).to_f64_vec().expect("f32").iter().map(|v| (v * 60.0) as i8).collect();
+    let w = b.constant(Tensor::from_vec([6, 5], w).expect("fits"));
+    let y = b.add(MatMulInteger {}, &[output(0), w, output(2)]);
+    let y = b.add(Convert { destination_type: ElementType::F32 }, &[y]);
+    let w_scale =
+        b.constant(Tensor::from_vec([5], vec![0.1f32, 0.2, 0.3, 0.4, 0.5]).expect("fits"));
+    let scale = b.add(Multiply::default(), &[output(1), w_scale]);
+    let y = b.add(Multiply::default(), &[y, scale]);
+    let model = b.output(y);
+    let mut after = model.clone();
+    products(&mut after).expect("valid");
+    fuse(&mut after).expect("valid");
+    let before = after.nodes().count();
+    assert_eq!(factors(&mut after).expect("valid"), 1);
+    after.verify().expect("consistent");
+    assert_same_on(&model, &after, &[random([2, 4, 6], 3)]);
+    let products = after.nodes().filter(|(_, n)| n.op().is::<Multiply>()).count();
+    assert_eq!((products, after.nodes().count() <= before), (0, true), "{after}");
+    assert_eq!(factors(&mut after).expect("valid"), 0);
 }

@@ -19,11 +19,21 @@ template <> struct ov_target<float> {
   OV_DEVICE float of(float v) const { return v; }
 };
 
+// What sums of a column are multiplied by: a scale for all, or one per column, times one factor.
+struct ov_scale {
+  const float* scale;
+  int step;
+  float factor;
+  OV_DEVICE ov_scale(const float* scale, int step, const float* factor)
+      : scale(scale), step(step), factor(factor ? *factor : 1.0f) {}
+  OV_DEVICE float of(long long column) const { return ov_mul_rn(scale[column * step], factor); }
+};
+
 // The number that a sum of products stands for, with what follows it.
 template <int activation>
-OV_DEVICE float ov_scaled(int sum, const float* scale, int scale_step, const float* bias, long long column,
-                          const float* residual, long long at, const ov_finish& finish) {
-  const float v = ov_mul_rn((float)sum, scale[column * scale_step]);
+OV_DEVICE float ov_scaled(int sum, const ov_scale& scale, const float* bias, long long column, const float* residual,
+                          long long at, const ov_finish& finish) {
+  const float v = ov_mul_rn((float)sum, scale.of(column));
   return ov_finished<activation>(v, bias, column, residual, at, finish);
 }
 

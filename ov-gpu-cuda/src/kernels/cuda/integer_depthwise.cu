@@ -47,8 +47,8 @@ template <class E> OV_DEVICE void load_several(int (&v)[VECTOR], const E* from) 
 }
 
 OV_KERNEL_BOUNDS(128, 4) integer_depthwise(const T* x, const short* w, Y* y, const float* bias, const float* residual,
-                                           const T* x_zero, const float* scale, const float* y_scale, const Y* y_zero,
-                                           Depthwise d) {
+                                           const T* x_zero, const float* scale, const float* factor, const float* y_scale,
+                                           const Y* y_zero, Depthwise d) {
   const int chunks = d.outputs / VECTOR, i = (int)ov_global_thread();
   const int row = i / chunks, output = (i - row * chunks) * VECTOR;
   const bool inside = row < d.rows;
@@ -86,12 +86,13 @@ OV_KERNEL_BOUNDS(128, 4) integer_depthwise(const T* x, const short* w, Y* y, con
       }
     }
     const ov_target<Y> target(y_scale, y_zero);
+    const ov_scale scales(scale, d.scale_step, factor);
     const long long to = (long long)row * d.outputs + output;
     Y run[VECTOR];
     OV_UNROLL
     for (int e = 0; e < VECTOR; ++e) {
       run[e] = target.of(
-          ov_scaled<OV_ACTIVATION>(sums[e], scale, d.scale_step, bias, output + e, residual, to + e, d.finish));
+          ov_scaled<OV_ACTIVATION>(sums[e], scales, bias, output + e, residual, to + e, d.finish));
     }
     ov_store_run(y, to, run, VECTOR);
   }

@@ -31,7 +31,7 @@ OV_DEVICE int dot(ov_u32x4 a, ov_u32x4 b, int sum) {
 
 OV_KERNEL_BOUNDS(OV_THREADS, 2) integer_gemv(const T* x, const signed char* w, Y* y, const float* bias, const float* residual,
                                              const T* x_zero, const int* columns, const int* shifts, const float* scale,
-                                             const float* y_scale, const Y* y_zero, Gemv g) {
+                                             const float* factor, const float* y_scale, const Y* y_zero, Gemv g) {
   OV_SHARED(int, parts, WARPS * SUMS);
   const int warp = (int)ov_warp(), part = warp % SHARE, lane = (int)ov_lane();
   const int column = (int)ov_block_x() * (WARPS / SHARE) + warp / SHARE;
@@ -80,6 +80,7 @@ OV_KERNEL_BOUNDS(OV_THREADS, 2) integer_gemv(const T* x, const signed char* w, Y
   }
   if (part != 0 || !inside) return;
   const ov_target<Y> target(y_scale, y_zero);
+  const ov_scale scales(scale, g.scale_step, factor);
   const int zero = ov_zero_of(x_zero) * columns[column];
   OV_UNROLL
   for (int r = 0; r < ROWS; ++r) {
@@ -87,6 +88,6 @@ OV_KERNEL_BOUNDS(OV_THREADS, 2) integer_gemv(const T* x, const signed char* w, Y
     int sum = sums[r] - zero;
     if constexpr (SUMS > ROWS) sum += shifts[column] * sums[ROWS + r];
     const long long at = (long long)r * g.n + column;
-    y[at] = target.of(ov_scaled<OV_ACTIVATION>(sum, scale, g.scale_step, bias, column, residual, at, g.finish));
+    y[at] = target.of(ov_scaled<OV_ACTIVATION>(sum, scales, bias, column, residual, at, g.finish));
   }
 }

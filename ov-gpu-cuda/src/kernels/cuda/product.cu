@@ -276,7 +276,7 @@ OV_DEVICE bool gather(Sum (&sums)[SUMS], Sum* parts, int* counters, const Produc
 struct Bytes {
   const T* x_zero;
   const int* column_sums;
-  const float *scale, *y_scale;
+  const float *scale, *factor, *y_scale;
   const Y* y_zero;
 };
 
@@ -297,6 +297,7 @@ OV_DEVICE void store_bytes(const Sum (&sums)[SUMS], const Bytes& q, Y* y, const 
                            long long y_at, int row, int column, const Product& p) {
   constexpr int RUN = WN / 4;
   const ov_target<Y> target(q.y_scale, q.y_zero);
+  const ov_scale scales(q.scale, p.scale_step, q.factor);
   const int zero = ov_zero_of(q.x_zero);
   OV_UNROLL
   for (int i = 0; i < 2 * FRAGMENTS_M; ++i) {
@@ -309,7 +310,7 @@ OV_DEVICE void store_bytes(const Sum (&sums)[SUMS], const Bytes& q, Y* y, const 
     for (int e = 0; e < RUN; ++e) {
       if (c + e >= p.n) continue;
       const int sum = sums[first + e / 2 * 4 + e % 2] - zero * q.column_sums[c + e];
-      run[e] = target.of(ov_scaled<OV_ACTIVATION>(sum, q.scale, p.scale_step, bias, c + e, residual, at + e, p.finish));
+      run[e] = target.of(ov_scaled<OV_ACTIVATION>(sum, scales, bias, c + e, residual, at + e, p.finish));
     }
     ov_store_run(y, at, run, p.n - c);
   }
@@ -318,8 +319,8 @@ OV_DEVICE void store_bytes(const Sum (&sums)[SUMS], const Bytes& q, Y* y, const 
 
 OV_KERNEL_BOUNDS(OV_THREADS, 1) product(const T* a, const W* b, Y* y, const float* bias, const Residual* residual, Sum* parts, int* counters,
 #if OV_INTEGER
-                                   const T* x_zero, const int* column_sums, const int* shifts, const float* scale, const float* y_scale,
-                                   const Y* y_zero,
+                                   const T* x_zero, const int* column_sums, const int* shifts, const float* scale, const float* factor,
+                                   const float* y_scale, const Y* y_zero,
 #endif
 #if OV_CONV
                                    Image g,
@@ -415,7 +416,7 @@ OV_KERNEL_BOUNDS(OV_THREADS, 1) product(const T* a, const W* b, Y* y, const floa
   if (p.shares > 1 && !gather(sums, parts, counters, p)) return;
 
 #if OV_INTEGER
-  const Bytes q = {x_zero, column_sums + first_column, scale + first_column * p.scale_step, y_scale, y_zero};
+  const Bytes q = {x_zero, column_sums + first_column, scale + first_column * p.scale_step, factor, y_scale, y_zero};
   store_bytes(sums, q, y, bias, residual, y_at, row, column, p);
 #else
   OV_UNROLL

@@ -213,7 +213,7 @@ impl Tail {
         let given = |port: usize| is_present(node, port);
         let scales = elements(Port::SCALE);
         ensure(scales == 1 || scales == outputs, "takes one scale, or one per output")?;
-        for port in [Port::X_ZERO, Port::OUTPUT_SCALE, Port::OUTPUT_ZERO] {
+        for port in [Port::X_ZERO, Port::OUTPUT_SCALE, Port::OUTPUT_ZERO, Port::FACTOR] {
             ensure(!given(port) || elements(port) == 1, "takes steps of one size per tensor")?;
         }
         let same = !given(Port::RESIDUAL) || node.inputs[Port::RESIDUAL].shape == y.shape;
@@ -233,6 +233,7 @@ impl Tail {
                 columns: None,
                 shifts: None,
                 scale: Arg::Input(Port::SCALE),
+                factor: given(Port::FACTOR).then_some(Arg::Input(Port::FACTOR)),
                 scale_per_column: scales != 1,
                 steps: is_byte(y.element_type).then_some(steps),
                 output: y.element_type,
@@ -405,6 +406,7 @@ pub(crate) fn ladder() -> Vec<Source> {
             columns: None,
             shifts: shifted.then_some(Arg::I64(0)),
             scale: Arg::I64(0),
+            factor: None,
             scale_per_column: true,
             steps: None,
             output,

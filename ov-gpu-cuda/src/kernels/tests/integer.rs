@@ -48,6 +48,8 @@ struct Case {
     /// One, or one per output around it.
     w_zero: Option<(i64, bool)>,
     scales: bool,
+    /// Whether scales have a factor.
+    factor: bool,
     bias: bool,
     residual: bool,
     output: ElementType,
@@ -59,6 +61,7 @@ const PLAIN: Case = Case {
     x_zero: Some(120),
     w_zero: None,
     scales: true,
+    factor: false,
     bias: true,
     residual: false,
     output: U8,
@@ -68,11 +71,11 @@ const PLAIN: Case = Case {
 const CASES: [Case; 6] = [
     PLAIN,
     Case { x: I8, x_zero: Some(-7), scales: false, output: I8, residual: true, ..PLAIN },
-    Case { x_zero: None, bias: false, output: F32, residual: true, ..PLAIN },
+    Case { x_zero: None, factor: true, bias: false, output: F32, residual: true, ..PLAIN },
     // Fits a signed byte less its zero points.
     Case { w: U8, w_zero: Some((128, false)), output: F32, ..PLAIN },
     // Does not.
-    Case { w: U8, w_zero: Some((30, true)), scales: false, ..PLAIN },
+    Case { w: U8, w_zero: Some((30, true)), scales: false, factor: true, ..PLAIN },
     Case { x: I8, x_zero: Some(100), w_zero: Some((-90, false)), bias: false, output: I8, ..PLAIN },
 ];
 
@@ -101,6 +104,10 @@ impl Case {
         if self.output != F32 {
             inputs.push(Tensor::scalar(4f32));
             inputs.push(number(self.output, if self.output == U8 { 121 } else { -3 }));
+        }
+        if self.factor {
+            inputs.resize_with(Port::FACTOR, absent);
+            inputs.push(Tensor::scalar(0.5f32));
         }
         inputs
     }
