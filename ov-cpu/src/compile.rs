@@ -3,7 +3,7 @@
 use ov_core::{
     Model,
     error::Result,
-    pass::{self, ConvertPrecision, Pass, chain, fuse, layout, recurrent},
+    pass::{self, ConvertPrecision, Pass, chain, fuse, integer, layout, recurrent},
 };
 
 use crate::{
@@ -20,14 +20,15 @@ pub(crate) fn prepare(model: &Model, options: Options) -> Result<Model> {
     let mut model = model.clone();
     ConvertPrecision { round: options.round }.run(&mut model)?;
     pass::simplify(&mut model)?;
-    let integers = lower::integer::integers(&mut model)?;
+    let integers = integer::products(&mut model)?;
     let split = recurrent::split(&mut model)? > 0;
     if integers || split {
         pass::simplify(&mut model)?;
     }
     let mut model = layout::channels_last(&model)?;
     fuse::fuse(&mut model)?;
-    lower::integer_fuse::fuse(&mut model)?;
+    integer::fuse(&mut model)?;
+    lower::dynamic_quantize::share(&mut model)?;
     chain::fuse_element_wise(&mut model, &is_fusible)?;
     Ok(model)
 }

@@ -8,13 +8,13 @@ use ov_core::{
         control_flow,
         core::{Constant as ConstantOp, Parameter},
     },
-    pass::{self, ConvertPrecision, Pass, chain, fuse, layout, recurrent},
+    pass::{self, ConvertPrecision, Pass, chain, fuse, integer, layout, recurrent},
     plugin::NodeSupport,
     program::{Lowering, Selected, build},
 };
 
 use crate::{
-    kernels::{Choice, Gpu, InputDesc, KERNELS, Pack, Reject, Selecting, is_fusible},
+    kernels::{Choice, Gpu, InputDesc, KERNELS, Pack, Reject, Selecting, is_fusible, moves_bytes},
     precision,
     program::{Program, Runner, Weights},
 };
@@ -37,12 +37,20 @@ pub(crate) struct Options {
 pub(crate) fn prepare(model: &Model, options: &Options) -> Result<Model> {
     let mut model = model.clone();
     ConvertPrecision { round: options.round }.run(&mut model)?;
+    if !options.round {
+        integer::spell_out(&mut model)?;
+    }
     pass::simplify(&mut model)?;
-    if recurrent::split(&mut model)? > 0 {
+    integer::sink(&mut model, &moves_bytes)?;
+    let integers = integer::products(&mut model)?;
+    let split = recurrent::split(&mut model)? > 0;
+    if integers || split {
         pass::simplify(&mut model)?;
     }
     let mut model = layout::channels_last(&model)?;
     fuse::fuse(&mut model)?;
+    integer::fuse(&mut model)?;
+    integer::factors(&mut model)?;
     if options.precision != ElementType::F32 {
         model = precision::narrow(&model, options.precision)?;
     }

@@ -7,6 +7,7 @@ mod constant_folding;
 mod convert_precision;
 mod dead_code;
 pub mod fuse;
+pub mod integer;
 pub mod layout;
 mod manager;
 mod pattern;

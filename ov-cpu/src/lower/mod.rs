@@ -1,7 +1,6 @@
 //! Lowering: a model becomes a program with kernels chosen and weights packed.
 
-pub(crate) mod integer;
-pub(crate) mod integer_fuse;
+pub(crate) mod dynamic_quantize;
 
 use ov_core::{
     Model, Tensor,

@@ -6,7 +6,7 @@ use ov_core::{
         Op,
         fused::{
             activation::Activation, common::Convolving, convolution::FusedConvolution,
-            transposed::FusedConvolutionTransposed,
+            integer::IntegerConvolution, transposed::FusedConvolutionTransposed,
         },
         window::Window,
     },
@@ -31,12 +31,12 @@ const DEPTHWISE: &str =
 const DEPTHWISE_THREADS: u32 = 128;
 
 /// A convolution, whatever the operator.
-struct Convolution {
-    groups: usize,
-    planar: bool,
-    transposed: bool,
-    activation: Activation,
-    residual_after: bool,
+pub(super) struct Convolution {
+    pub(super) groups: usize,
+    pub(super) planar: bool,
+    pub(super) transposed: bool,
+    pub(super) activation: Activation,
+    pub(super) residual_after: bool,
 }
 
 impl Convolution {
@@ -60,16 +60,18 @@ impl Convolution {
 
 /// Filters, as extents per group.
 #[derive(Clone, Copy, Debug)]
-struct Filters {
-    groups: usize,
+pub(super) struct Filters {
+    pub(super) groups: usize,
     /// Channels of input and output of one group.
-    channels: usize,
-    outputs: usize,
-    taps: usize,
+    pub(super) channels: usize,
+    pub(super) outputs: usize,
+    pub(super) taps: usize,
 }
 
 impl Filters {
-    fn of(shape: &Shape, convolution: &Convolution) -> Result<Self, Reject> {
+    /// # Errors
+    /// When the groups do not divide the filters.
+    pub(super) fn of(shape: &Shape, convolution: &Convolution) -> Result<Self, Reject> {
         let groups = convolution.groups;
         let taps = shape[2..].iter().product();
         let (whole, part) = (shape[0], shape[1]);
@@ -83,7 +85,7 @@ impl Filters {
     }
 
     /// Whether every output depends on one channel.
-    fn depthwise(&self, convolution: &Convolution) -> bool {
+    pub(super) fn depthwise(&self, convolution: &Convolution) -> bool {
         self.channels == 1 && self.groups > 1 && !convolution.transposed && !convolution.planar
     }
 }
@@ -139,9 +141,18 @@ fn pack(
     })
 }
 
-/// Windows over up to three axes; those that are not there come first.
-fn windows(op: &dyn Op, kernel: &[usize], input: &[usize]) -> Result<Vec<Window>, Reject> {
+/// Windows over the spatial axes, padding resolved.
+///
+/// # Errors
+/// When an attribute is not valid.
+pub(super) fn windows(
+    op: &dyn Op,
+    kernel: &[usize],
+    input: &[usize],
+) -> Result<Vec<Window>, Reject> {
     let found = if let Some(op) = op.downcast::<FusedConvolution>() {
+        op.windows(kernel, input)
+    } else if let Some(op) = op.downcast::<IntegerConvolution>() {
         op.windows(kernel, input)
     } else if let Some(op) = op.downcast::<FusedConvolutionTransposed>() {
         op.windows(kernel, input).map(|w| w.into_iter().map(|(w, _)| w).collect())
@@ -172,8 +183,7 @@ fn bind(node: &Binding<'_>) -> Result<Bound, Reject> {
     if filters.depthwise(&convolution) {
         return Ok(Bound::Step(depthwise(ty, rows, filters, &image, &finish)?));
     }
-    let plain = |w: &Window| w.kernel == 1 && w.stride == 1 && w.begin == 0 && w.end == 0;
-    if filters.groups == 1 && !convolution.planar && windows.iter().all(plain) {
+    if filters.groups == 1 && !convolution.planar && windows.iter().all(is_plain) {
         let step = dense(node.gpu, ty, [rows, outputs, filters.channels], finish)?;
         return Ok(Bound::Step(step));
     }
@@ -204,6 +214,7 @@ fn bind(node: &Binding<'_>) -> Result<Bound, Reject> {
         y_batch: filters.outputs,
         bias_batch: filters.outputs,
         finish,
+        requantize: None,
         form: match convolution.transposed {
             true => Form::Transposed(image),
             false => Form::Convolution(image),
@@ -212,8 +223,16 @@ fn bind(node: &Binding<'_>) -> Result<Bound, Reject> {
     Ok(Bound::Step(product.step(Arg::Output(0), node.gpu)?))
 }
 
-/// The image as the kernels walk it.
-fn image(
+/// Whether a window takes one place and moves by one.
+pub(super) fn is_plain(w: &Window) -> bool {
+    w.kernel == 1 && w.stride == 1 && w.begin == 0 && w.end == 0
+}
+
+/// The image as the kernels walk it; axes that are not there come first.
+///
+/// # Errors
+/// When an extent is beyond what kernels count.
+pub(super) fn image(
     x: &Shape,
     y: &Shape,
     windows: &[Window],

@@ -16,9 +16,9 @@ pub(super) const LINEAR: Kernel = Kernel { name: "linear", select, bind };
 const GEMV: &str = concat!(include_str!("cuda/activation.cuh"), include_str!("cuda/gemv.cu"));
 
 /// Rows of x up to which every weight is read once, by dot products.
-const GEMV_ROWS: usize = 8;
+pub(super) const GEMV_ROWS: usize = 8;
 /// Threads of a block of them.
-const GEMV_THREADS: usize = 256;
+pub(super) const GEMV_THREADS: usize = 256;
 
 fn select(node: &Selecting<'_>) -> Option<Result<Choice, Reject>> {
     let op = node.op.downcast::<FullyConnected>()?;
@@ -190,6 +190,7 @@ pub(super) fn dense(
         y_batch: 0,
         bias_batch: 0,
         finish,
+        requantize: None,
         form: Form::Plain,
     };
     product.step(Arg::Output(0), gpu)
@@ -201,13 +202,7 @@ fn gemv(gpu: Gpu, ty: ElementType, [m, n, k]: [usize; 3], finish: &Finish) -> Re
         return Ok(Step::default());
     }
     let warps = GEMV_THREADS / 32;
-    // So many columns keep the multiprocessors busy; with fewer, several warps share one.
-    let wanted = gpu.multiprocessors as usize * 2 * warps;
-    let mut share = 1;
-    let most = k.div_ceil(32 * 128 / ty.bits()).max(1);
-    while share < warps && n * share < wanted && share * 2 <= most {
-        share *= 2;
-    }
+    let share = gemv_share(gpu, n, k, ty.bits());
     let mut r = Record::default();
     r.i32(int(m)?).i32(int(n)?).i32(int(k)?).i32(int(row_len(ty, k))?);
     finish.record(&mut r);
@@ -228,6 +223,19 @@ fn gemv(gpu: Gpu, ty: ElementType, [m, n, k]: [usize; 3], finish: &Finish) -> Re
         ],
     };
     Ok(Step { launches: vec![launch], ..Step::default() })
+}
+
+/// Warps that share a column of `k` elements of so many bits.
+pub(super) fn gemv_share(gpu: Gpu, n: usize, k: usize, bits: usize) -> usize {
+    let warps = GEMV_THREADS / 32;
+    // So many columns keep the multiprocessors busy; with fewer, several warps share one.
+    let wanted = gpu.multiprocessors as usize * 2 * warps;
+    let mut share = 1;
+    let most = k.div_ceil(32 * 128 / bits).max(1);
+    while share < warps && n * share < wanted && share * 2 <= most {
+        share *= 2;
+    }
+    share
 }
 
 fn gemv_source(ty: ElementType, rows: usize, share: usize, finish: &Finish) -> Source {

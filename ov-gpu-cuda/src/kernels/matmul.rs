@@ -2,12 +2,13 @@
 
 use ov_core::{
     ElementType, Shape,
-    op::matmul::{MatMul, matmul_layout},
+    op::matmul::{MatMul, MatMulInteger, matmul_layout},
 };
 
 use super::{
     Arg, Binding, Bound, Choice, Kernel, Launch, Reject, Selecting, Source, Step,
     element::{storage_type, unsupported},
+    host::is_present,
     product::{BATCH_AXES, Finish, Form, Operand, Product, int},
     walk::{Record, Walk, broadcast_strides},
 };
@@ -16,11 +17,19 @@ use super::{
 pub(super) const MATMUL: Kernel = Kernel { name: "matmul", select, bind };
 
 const PLAIN: &str = include_str!("cuda/matmul.cu");
+const INTEGER: &str = include_str!("cuda/matmul_integer.cu");
 
 /// Threads of a block of the plain kernel.
 const PLAIN_THREADS: u32 = 128;
 
+/// Rows and columns of a tile of the kernel of bytes, and its threads.
+const INTEGER_TILE: usize = 64;
+const INTEGER_THREADS: u32 = 256;
+
 fn select(node: &Selecting<'_>) -> Option<Result<Choice, Reject>> {
+    if node.op.is::<MatMulInteger>() {
+        return Some(Ok(Choice::default()));
+    }
     node.op.downcast::<MatMul>()?;
     let ty = node.inputs[0].element_type;
     if ty == ElementType::Boolean || storage_type(ty).is_none() {
@@ -69,6 +78,9 @@ impl Batch {
 }
 
 fn bind(node: &Binding<'_>) -> Result<Bound, Reject> {
+    if node.op.is::<MatMulInteger>() {
+        return Ok(Bound::Step(integer(node)?));
+    }
     let op = node.op.downcast::<MatMul>().ok_or("is no product")?;
     let (a, b, y) = (node.inputs[0].shape, node.inputs[1].shape, node.outputs[0].shape);
     let layout = matmul_layout(a, b, op.transpose_a, op.transpose_b)
@@ -116,6 +128,7 @@ fn bind(node: &Binding<'_>) -> Result<Bound, Reject> {
         y_batch: m * n,
         bias_batch: 0,
         finish: Finish::none(),
+        requantize: None,
         form: Form::Plain,
     };
     Ok(Bound::Step(product.step(Arg::Output(0), node.gpu)?))
@@ -159,8 +172,69 @@ fn plain_source(ty: ElementType) -> Source {
     Source { body: PLAIN.into(), defines: vec![("OV_T", storage.to_owned())] }
 }
 
-/// The plain kernel.
+/// Bytes on both sides, less their zero points.
+fn integer(node: &Binding<'_>) -> Result<Step, Reject> {
+    let (a, b, y) = (node.inputs[0], node.inputs[1], node.outputs[0].shape);
+    let layout =
+        matmul_layout(a.shape, b.shape, false, false).map_err(|e| Reject(e.to_string().into()))?;
+    let (m, n, k) = (layout.m, layout.n, layout.k);
+    if y.elements() == 0 {
+        return Ok(Step::default());
+    }
+    let trimmed = usize::from(a.shape.rank() > 1) + usize::from(b.shape.rank() > 1);
+    let batch = Batch::of([a.shape, b.shape], y, trimmed, [1, 1])?;
+    let count: usize = batch.extents.iter().product();
+    if count > 65_535 {
+        return Err(format!("takes at most 65535 products in a batch, not {count}").into());
+    }
+    // One zero point, one per line, or one per line of each matrix.
+    let zeros = |index: usize, of: usize, lines: usize, matrix: usize| {
+        if !is_present(node, index) {
+            return Ok((Arg::I64(0), [0, 0]));
+        }
+        let given = node.inputs[index].shape.elements();
+        let matrices = node.inputs[of].shape.elements() / matrix.max(1);
+        let steps = match given {
+            1 => [0, 0],
+            _ if given == lines => [1, 0],
+            _ if given == lines * matrices => [1, lines],
+            _ => return Err(Reject("takes one zero point, or one per line".into())),
+        };
+        Ok((Arg::Input(index), steps))
+    };
+    let (a_zero, [a_line, a_matrix]) = zeros(2, 0, m, m * k)?;
+    let (b_zero, [b_line, b_matrix]) = zeros(3, 1, n, k * n)?;
+    let mut r = Record::default();
+    for v in [m, n, k, a_line, b_line, a_matrix, b_matrix].into_iter().chain(batch.extents) {
+        r.i32(int(v)?);
+    }
+    r.i32(0);
+    for v in batch.steps.iter().flatten() {
+        r.i64(*v as i64);
+    }
+    let tiles = m.div_ceil(INTEGER_TILE) * n.div_ceil(INTEGER_TILE);
+    let args =
+        vec![Arg::Input(0), Arg::Input(1), a_zero, b_zero, Arg::Output(0), Arg::Bytes(r.bytes())];
+    let launch = Launch {
+        source: integer_source(a.element_type, b.element_type),
+        function: "matmul_integer".into(),
+        grid: [int(tiles)?.unsigned_abs(), 1, count as u32],
+        block: [INTEGER_THREADS, 1, 1],
+        shared: 0,
+        args,
+    };
+    Ok(Step { launches: vec![launch], ..Step::default() })
+}
+
+fn integer_source(a: ElementType, b: ElementType) -> Source {
+    let storage = |ty| storage_type(ty).unwrap_or("signed char").to_owned();
+    Source { body: INTEGER.into(), defines: vec![("OV_A", storage(a)), ("OV_B", storage(b))] }
+}
+
+/// The kernels without floats.
 #[cfg(test)]
 pub(crate) fn ladder() -> Vec<Source> {
-    [ElementType::F64, ElementType::I8, ElementType::I64].map(plain_source).into()
+    let plain = [ElementType::F64, ElementType::I8, ElementType::I64].map(plain_source);
+    let types = [(ElementType::U8, ElementType::I8), (ElementType::I8, ElementType::U8)];
+    plain.into_iter().chain(types.map(|(a, b)| integer_source(a, b))).collect()
 }

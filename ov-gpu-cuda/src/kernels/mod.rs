@@ -12,6 +12,7 @@ mod gather;
 mod generate;
 mod grid;
 mod host;
+mod integer;
 mod linear;
 mod lrn;
 mod matmul;
@@ -37,8 +38,8 @@ pub(crate) mod ladder {
     //! The modules of families, for the test that compiles every one of them.
     pub(crate) use super::{
         attention::ladder as attention, convolution::ladder as convolution,
-        linear::ladder as linear, matmul::ladder as matmul, product::ladder as product,
-        recurrence::ladder as recurrence,
+        integer::ladder as integer, linear::ladder as linear, matmul::ladder as matmul,
+        product::ladder as product, recurrence::ladder as recurrence,
     };
 }
 
@@ -50,6 +51,7 @@ use ov_core::{
 };
 
 pub(crate) use eltwise::is_fusible;
+pub(crate) use integer::moves_bytes;
 
 /// Why a kernel does not take a node, in words for a user.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -264,6 +266,8 @@ pub(crate) struct Kernel {
 /// Every family; the first that takes a node gets it.
 pub(crate) const KERNELS: &[Kernel] = &[
     linear::LINEAR,
+    integer::INTEGER,
+    integer::INTEGER_ADD,
     convolution::CONVOLUTION,
     matmul::MATMUL,
     attention::ATTENTION,

@@ -5,6 +5,11 @@ use ov_core::{ElementType, op::fused::activation::Activation};
 use super::{Arg, Gpu, Launch, Reject, Source, Step, element::storage_type, walk::Record};
 
 const TEXT: &str = concat!(include_str!("cuda/activation.cuh"), include_str!("cuda/product.cu"));
+const INTEGER_TEXT: &str = concat!(
+    include_str!("cuda/activation.cuh"),
+    include_str!("cuda/integer.cuh"),
+    include_str!("cuda/product.cu"),
+);
 
 /// Most axes of a batch after merging.
 pub(super) const BATCH_AXES: usize = 4;
@@ -60,6 +65,50 @@ impl Finish {
     }
 }
 
+/// What follows sums of bytes before and after [`Finish`], whose bias, residual and activation are `f32`.
+#[derive(Clone, Debug)]
+pub(super) struct Requantize {
+    /// Zero point of a, or none.
+    pub(super) x_zero: Option<Arg>,
+    /// i32 sums of the columns of b; none where the kernel takes zero points away by itself.
+    pub(super) columns: Option<Arg>,
+    /// i32 values that were taken from the weights of each column, or none.
+    pub(super) shifts: Option<Arg>,
+    /// f32 factors: one, or one per column.
+    pub(super) scale: Arg,
+    /// One f32 that they are multiplied by, or none.
+    pub(super) factor: Option<Arg>,
+    /// Whether there is one per column.
+    pub(super) scale_per_column: bool,
+    /// Size of a step, and zero point, of a result of bytes.
+    pub(super) steps: Option<[Arg; 2]>,
+    /// Type of the result.
+    pub(super) output: ElementType,
+}
+
+impl Requantize {
+    /// `OV_Y`.
+    pub(super) fn output(&self) -> String {
+        storage_type(self.output).unwrap_or("float").to_owned()
+    }
+
+    /// The zero point of a.
+    pub(super) fn x_zero(&self) -> Arg {
+        self.x_zero.clone().unwrap_or(Arg::I64(0))
+    }
+
+    /// Sums and shifts of columns.
+    pub(super) fn columns(&self) -> [Arg; 2] {
+        [&self.columns, &self.shifts].map(|arg| arg.clone().unwrap_or(Arg::I64(0)))
+    }
+
+    /// The scale and its factor, then size of a step and zero point of the result.
+    pub(super) fn scales(&self) -> [Arg; 4] {
+        let [step, zero] = self.steps.clone().unwrap_or([Arg::I64(0), Arg::I64(0)]);
+        [self.scale.clone(), self.factor.clone().unwrap_or(Arg::I64(0)), step, zero]
+    }
+}
+
 /// The image of a convolution as the operand a: the struct `Image`.
 #[derive(Clone, Debug)]
 pub(super) struct Image {
@@ -77,7 +126,7 @@ pub(super) struct Image {
 /// A batch of products `y = finish(a b)`; y is dense.
 #[derive(Clone, Debug)]
 pub(super) struct Product {
-    /// Storage type: f32, f16 or bf16.
+    /// Storage type: f32, f16 or bf16; u8 or i8 of a where sums are of bytes.
     pub(super) element_type: ElementType,
     pub(super) m: usize,
     pub(super) n: usize,
@@ -94,6 +143,8 @@ pub(super) struct Product {
     /// Elements from the bias of one product to the next.
     pub(super) bias_batch: usize,
     pub(super) finish: Finish,
+    /// For sums of bytes.
+    pub(super) requantize: Option<Requantize>,
     pub(super) form: Form,
 }
 
@@ -167,6 +218,13 @@ const WIDE: [Tile; 3] = [
     Tile::new(64, 64, 16, 4, [1, 8]),
     Tile::new(128, 64, 16, 4, [1, 8]),
 ];
+/// The same for bytes.
+const BYTES: [Tile; 4] = [
+    Tile::new(16, 64, 128, 4, [1, 4]),
+    Tile::new(32, 64, 128, 4, [1, 4]),
+    Tile::new(64, 64, 128, 3, [2, 2]),
+    Tile::new(128, 128, 64, 4, [2, 4]),
+];
 /// Slices of k that a share has at least: fewer do not pay for adding the shares.
 const LEAST_SLICES: usize = 4;
 /// Blocks that share a tile at most.
@@ -180,7 +238,7 @@ impl Product {
 
     /// A tile that fits the rows and gives every multiprocessor work where it can.
     fn tile(&self, gpu: Gpu) -> Tile {
-        let all: &[Tile] = if self.element_type == ElementType::F32 { &WIDE } else { &NARROW };
+        let all = tiles_of(self.element_type);
         let fits = all.iter().position(|t| t.m >= self.m).unwrap_or(all.len() - 1);
         let tiles = |t: Tile| self.m.div_ceil(t.m) * self.n.div_ceil(t.n) * self.batches();
         let mut chosen = fits;
@@ -215,8 +273,16 @@ impl Product {
         let size = self.element_type.bits() / 8;
         let whole = 16 / size;
         let per_copy = |aligned: bool| if aligned { whole } else { 1 };
-        let a_vector =
-            per_copy(self.a.aligned && self.form.image().is_none_or(|i| i.aligned(whole)));
+        let image_suits = |by: usize| self.form.image().is_none_or(|i| i.aligned(by));
+        let a_vector = if self.requantize.is_some() {
+            let suits = |by: &usize| match self.form {
+                Form::Plain => self.a.row.is_multiple_of(*by),
+                _ => image_suits(*by),
+            };
+            [16, 8, 4].into_iter().find(suits).unwrap_or(1)
+        } else {
+            per_copy(self.a.aligned && image_suits(whole))
+        };
         let source = self.source(tile, a_vector, per_copy(self.b.aligned));
         let tiles = self.m.div_ceil(tile.m) * self.n.div_ceil(tile.n);
         let slices = self.k.div_ceil(tile.k).div_ceil(shares);
@@ -237,6 +303,11 @@ impl Product {
             1 => Arg::I64(0),
             _ => arg,
         }));
+        if let Some(requantize) = &self.requantize {
+            args.push(requantize.x_zero());
+            args.extend(requantize.columns());
+            args.extend(requantize.scales());
+        }
         if let Some(image) = self.form.image() {
             args.push(Arg::Bytes(image.bytes()?));
         }
@@ -256,7 +327,7 @@ impl Product {
         let storage = storage_type(self.element_type).unwrap_or("float");
         let number = |v: usize| v.to_string();
         let truth = |v: bool| usize::from(v).to_string();
-        Source {
+        let mut source = Source {
             body: TEXT.into(),
             defines: vec![
                 ("OV_T", storage.to_owned()),
@@ -275,7 +346,16 @@ impl Product {
                 ("OV_CONV", number(self.form.number())),
                 ("OV_ACTIVATION", self.finish.activation()),
             ],
+        };
+        if let Some(requantize) = &self.requantize {
+            source.body = INTEGER_TEXT.into();
+            source.defines.extend([
+                ("OV_INTEGER", number(1)),
+                ("OV_SHIFTED", truth(requantize.shifts.is_some())),
+                ("OV_Y", requantize.output()),
+            ]);
         }
+        source
     }
 
     /// The struct `Product`.
@@ -294,8 +374,17 @@ impl Product {
             r.i64(*v as i64);
         }
         self.finish.record(&mut r);
-        r.i32(0);
+        r.i32(self.requantize.as_ref().is_some_and(|q| q.scale_per_column).into());
         Ok(r.bytes())
+    }
+}
+
+/// The tiles of a storage type, from few rows to many.
+fn tiles_of(ty: ElementType) -> &'static [Tile] {
+    match ty {
+        ElementType::F32 => &WIDE,
+        ElementType::U8 | ElementType::I8 => &BYTES,
+        _ => &NARROW,
     }
 }
 
@@ -331,6 +420,7 @@ pub(super) fn int(v: usize) -> Result<i32, Reject> {
 /// Products with every tile, and the forms of operands that models have.
 #[cfg(test)]
 pub(crate) fn ladder() -> Vec<Source> {
+    use ElementType::{Bf16, F16, F32, I8, U8};
     let operand = |turned| Operand {
         arg: Arg::I64(0),
         turned,
@@ -340,8 +430,8 @@ pub(crate) fn ladder() -> Vec<Source> {
     };
     let image = || Image { spatial: [[1; 3]; 6], channels: 8, image: 8, channel: 1, at: [8; 3] };
     let mut all = Vec::new();
-    for element_type in [ElementType::F32, ElementType::Bf16, ElementType::F16] {
-        let tiles: &[Tile] = if element_type == ElementType::F32 { &WIDE } else { &NARROW };
+    for element_type in [F32, Bf16, F16] {
+        let tiles = tiles_of(element_type);
         let whole = 128 / element_type.bits();
         let mut add = |tile: Tile, a_turned, b_turned, form, vector| {
             let product = Product {
@@ -357,12 +447,13 @@ pub(crate) fn ladder() -> Vec<Source> {
                 y_batch: 1,
                 bias_batch: 0,
                 finish: Finish { activation: Activation::GeluErf, ..Finish::none() },
+                requantize: None,
                 form,
             };
             all.push(product.source(tile, vector, whole));
         };
         add(tiles[1], false, true, Form::Convolution(image()), whole);
-        if element_type == ElementType::F16 {
+        if element_type == F16 {
             continue;
         }
         for tile in tiles {
@@ -374,5 +465,44 @@ pub(crate) fn ladder() -> Vec<Source> {
         add(last, false, false, Form::Plain, whole);
         add(last, true, false, Form::Plain, 1);
     }
+    let bytes = |element_type, tile, form, a_vector, shifted: bool, output| {
+        let requantize = Requantize {
+            x_zero: None,
+            columns: None,
+            shifts: shifted.then_some(Arg::I64(0)),
+            scale: Arg::I64(0),
+            factor: None,
+            scale_per_column: true,
+            steps: None,
+            output,
+        };
+        let product = Product {
+            element_type,
+            m: 1,
+            n: 1,
+            k: 1,
+            batch: [1; BATCH_AXES],
+            a: operand(false),
+            b: operand(true),
+            b_constant: true,
+            y_row: 1,
+            y_batch: 1,
+            bias_batch: 0,
+            finish: Finish { activation: Activation::Silu, ..Finish::none() },
+            requantize: Some(requantize),
+            form,
+        };
+        product.source(tile, a_vector, 16)
+    };
+    for tile in BYTES {
+        all.push(bytes(U8, tile, Form::Plain, 16, false, U8));
+    }
+    let [few, .., last] = BYTES;
+    all.push(bytes(I8, few, Form::Plain, 1, false, F32));
+    all.push(bytes(U8, last, Form::Plain, 16, true, F32));
+    all.push(bytes(I8, last, Form::Plain, 8, true, I8));
+    all.push(bytes(U8, last, Form::Convolution(image()), 16, false, U8));
+    all.push(bytes(I8, last, Form::Convolution(image()), 4, true, F32));
+    all.push(bytes(U8, BYTES[2], Form::Convolution(image()), 1, false, I8));
     all
 }

@@ -22,6 +22,7 @@ const FAMILIES: &[(&str, Sources)] = &[
     ("product", ladder::product),
     ("linear", ladder::linear),
     ("convolution", ladder::convolution),
+    ("integer", ladder::integer),
     ("matmul", ladder::matmul),
     ("attention", ladder::attention),
     ("recurrence", ladder::recurrence),

@@ -16,4 +16,4 @@ pub(crate) use fake_cuda::FakeCuda;
 pub(crate) use hardware::on_hardware;
 pub(crate) use host_compiler::HostCompiler;
 pub(crate) use module::{HostModule, Order};
-pub(crate) use run::{KernelTest, bind, check, noise};
+pub(crate) use run::{H100, KernelTest, bind, check, noise};

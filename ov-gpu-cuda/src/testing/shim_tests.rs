@@ -394,6 +394,65 @@ fn warps_multiply_matrices() {
     }
 }
 
+const BYTE_MMA: &str = "
+typedef signed char T;
+OV_KERNEL kernel(const int* x, int* y, int n) {
+  // a: 16 x 32 from x, b: 8 columns of 32 behind it, through shared memory and the matrix loads.
+  OV_SHARED(T, a, 16 * 32);
+  OV_SHARED(T, b, 16 * 32);
+  ov_grid_wait();
+  const int lane = (int)ov_lane();
+  for (int i = lane; i < 512; i += 32) a[i] = (T)x[i];
+  for (int i = lane; i < 512; i += 32) b[i] = i < 256 ? (T)x[512 + i] : 0;
+  ov_warp_sync();
+  unsigned ra[4], rb[4];
+  ov_load_matrix_4(ra, a + (lane % 16) * 32 + lane / 16 * 16);
+  ov_load_matrix_4(rb, b + (lane % 8 + lane / 16 * 8) * 32 + lane / 8 % 2 * 16);
+  const unsigned columns[2] = {rb[0], rb[1]};
+  int d[4] = {1, 2, 3, 4}, e[4] = {1, 2, 3, 4};
+  ov_mma_i8_i8(d, ra, columns);
+  ov_mma_u8_i8(e, ra, columns);
+  const int g = lane / 4, t = lane % 4;
+  for (int i = 0; i < 4; ++i) {
+    y[(g + i / 2 * 8) * 8 + 2 * t + i % 2] = d[i];
+    y[128 + (g + i / 2 * 8) * 8 + 2 * t + i % 2] = e[i];
+  }
+  y[256 + 2 * lane] = ov_dot_i8_i8(ra[0], rb[0], 5);
+  y[256 + 2 * lane + 1] = ov_dot_u8_i8(ra[0], rb[0], 5);
+}
+";
+
+#[test]
+fn warps_multiply_bytes() {
+    for order in Order::ALL {
+        let mut x: Vec<i32> =
+            (0..768).map(|i| i32::from(((i * 83 + 29) % 256) as u8 as i8)).collect();
+        let mut y = vec![0_i32; 320];
+        let Some(result) = run(BYTE_MMA, 32, &mut x, &mut y, order) else { return };
+        result.expect("runs");
+        let unsigned = |v: i32| v & 255;
+        for i in 0..16 {
+            for j in 0..8 {
+                let dot = |a: fn(i32) -> i32| -> i32 {
+                    (0..32).map(|k| a(x[i * 32 + k]) * x[512 + j * 32 + k]).sum()
+                };
+                let start = if i < 8 { 1 } else { 3 } + (j % 2) as i32;
+                assert_eq!(y[i * 8 + j], dot(|v| v) + start, "{order:?} {i} {j}");
+                assert_eq!(y[128 + i * 8 + j], dot(unsigned) + start, "{order:?} {i} {j}");
+            }
+        }
+        for lane in 0..32 {
+            // Four bytes from k = 4 (lane % 4) on of row and column lane / 4.
+            let at = lane / 4 * 32 + lane % 4 * 4;
+            let dot = |a: fn(i32) -> i32| -> i32 {
+                5 + (at..at + 4).map(|i| a(x[i]) * x[512 + i]).sum::<i32>()
+            };
+            assert_eq!(y[256 + 2 * lane], dot(|v| v), "{order:?} {lane}");
+            assert_eq!(y[256 + 2 * lane + 1], dot(unsigned), "{order:?} {lane}");
+        }
+    }
+}
+
 #[test]
 fn every_wrapper_compiles() {
     let Some(compiler) = HostCompiler::get() else { return };

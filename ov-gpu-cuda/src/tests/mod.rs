@@ -6,6 +6,7 @@ mod encoders;
 mod failures;
 mod models;
 mod plans;
+mod quantized;
 mod several;
 mod vertical;
 

@@ -17,8 +17,8 @@ use super::activation::Activation;
 
 /// The inputs that both operators have.
 ///
-/// x and w are `i8` or `u8`. Inputs from [`OUTPUT_SCALE`](Self::OUTPUT_SCALE) on are there when the output is not
-/// `f32`; earlier ones may be absent where that is said.
+/// x and w are `i8` or `u8`. [`OUTPUT_SCALE`](Self::OUTPUT_SCALE) and [`OUTPUT_ZERO`](Self::OUTPUT_ZERO) are there when
+/// the output is not `f32`; others may be absent where that is said.
 #[derive(Clone, Copy, Debug)]
 pub struct Port;
 
@@ -41,6 +41,9 @@ impl Port {
     pub const OUTPUT_SCALE: usize = 7;
     /// Zero point of the output, one element of its type.
     pub const OUTPUT_ZERO: usize = 8;
+    /// What the scale is multiplied by first, one `f32`, or absent; only where a device asks for it
+    /// ([`factors`](crate::pass::integer::factors)).
+    pub const FACTOR: usize = 9;
 }
 
 define_op! {
@@ -181,7 +184,7 @@ fn check(cx: &InferContext<'_>, output_type: ElementType) -> OpResult<()> {
     let bytes = |t: ElementType| matches!(t, ElementType::I8 | ElementType::U8);
     let count =
         if output_type == ElementType::F32 { Port::SCALE + 1 } else { Port::OUTPUT_ZERO + 1 };
-    cx.expect_inputs(count..=Port::OUTPUT_ZERO + 1)?;
+    cx.expect_inputs(count..=Port::FACTOR + 1)?;
     for (index, zero) in [(Port::X, Port::X_ZERO), (Port::W, Port::W_ZERO)] {
         cx.expect_type(index, "i8 or u8", bytes)?;
         if cx.is_present(zero) {
@@ -199,6 +202,9 @@ fn check(cx: &InferContext<'_>, output_type: ElementType) -> OpResult<()> {
     if bytes(output_type) {
         cx.expect_type(Port::OUTPUT_ZERO, "the type of the output", |t| t == output_type)?;
         cx.expect_type(Port::OUTPUT_SCALE, "f32", |t| t == ElementType::F32)?;
+    }
+    if cx.is_present(Port::FACTOR) {
+        cx.expect_type(Port::FACTOR, "f32", |t| t == ElementType::F32)?;
     }
     cx.expect_type(Port::SCALE, "f32", |t| t == ElementType::F32)
 }
@@ -229,6 +235,8 @@ fn finished(
         Ok(present(inputs, port).map(Tensor::to_f64_vec).transpose()?.unwrap_or_default())
     };
     let (scale, bias, residual) = (list(Port::SCALE)?, list(Port::BIAS)?, list(Port::RESIDUAL)?);
+    let factor = list(Port::FACTOR)?.first().map_or(1.0, |f| *f as f32);
+    let scale: Vec<f64> = scale.iter().map(|s| f64::from(*s as f32 * factor)).collect();
     let sums_list = sums.to_i64_vec()?;
     let n = sums.shape().last().copied().unwrap_or(1).max(1);
     let pick = |v: &[f64], i: usize| match v.len() {

@@ -176,6 +176,11 @@ OV_DEVICE long long f_quantize(X x, S scale, Z zero, double low, double high) {
   const double value = ov_rint((double)f_quotient<P>(x, scale)) + (double)zero;
   return ov_to_i64(value < low ? low : value > high ? high : value);
 }
+// The same for integers of at most 16 bits, which floats hold: what a sum rounds lies beyond them.
+template <class P, class X, class S, class Z> OV_DEVICE int f_quantize_short(X x, S scale, Z zero, float low, float high) {
+  const float value = ov_rint(f_quotient<P>(x, scale)) + (float)zero;
+  return value != value ? 0 : (int)(value < low ? low : value > high ? high : value);
+}
 
 // The values that no value is below or above; infinities for floats. The argument names the type.
 template <class T> OV_DEVICE T ov_least(T) {

@@ -75,6 +75,15 @@ template <> struct ov_storage<ov_bf16> {
   OV_DEVICE static unsigned pack(float low, float high) { return ov_pack_bf16(low, high); }
   OV_DEVICE static void mma(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2]) { ov_mma_bf16(d, a, b); }
 };
+// Bytes, which signed ones are multiplied with in i32.
+template <> struct ov_storage<unsigned char> {
+  OV_DEVICE static void mma(int (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2]) { ov_mma_u8_i8(d, a, b); }
+  OV_DEVICE static int dot(unsigned a, unsigned b, int c) { return ov_dot_u8_i8(a, b, c); }
+};
+template <> struct ov_storage<signed char> {
+  OV_DEVICE static void mma(int (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2]) { ov_mma_i8_i8(d, a, b); }
+  OV_DEVICE static int dot(unsigned a, unsigned b, int c) { return ov_dot_i8_i8(a, b, c); }
+};
 template <class T> OV_DEVICE T ov_from_f32(float v) { return ov_storage<T>::of(v); }
 
 // Number of the thread in its block; blocks are filled along x first. Threads per block; number of the thread in a grid
@@ -95,7 +104,7 @@ OV_DEVICE int ov_divide_up(int a, int b) { return (a + b - 1) / b; }
 OV_DEVICE float ov_infinity() { return ov_bits_float(0x7f800000u); }
 
 // Over the lanes of a full warp, the same in each.
-OV_DEVICE float ov_warp_sum(float v) {
+template <class T> OV_DEVICE T ov_warp_sum(T v) {
   OV_UNROLL
   for (int mask = 16; mask > 0; mask /= 2) v += ov_shfl_xor(v, mask);
   return v;

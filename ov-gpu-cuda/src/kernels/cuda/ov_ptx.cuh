@@ -151,10 +151,14 @@ OV_DEVICE float ov_load_uncached(const float* from) { return __ldcg(from); }
 OV_DEVICE int ov_load_uncached(const int* from) { return __ldcg(from); }
 OV_DEVICE void ov_prefetch_l2(const void* at) { asm volatile("prefetch.global.L2 [%0];" ::"l"(at)); }
 
-// Copies to shared memory that go on in the background. Of 16 bytes, `valid` are read and the rest becomes zero.
+// Copies to shared memory that go on in the background. Of the bytes, `valid` are read and the rest becomes zero.
 OV_DEVICE unsigned ov_shared_address(const void* p) { return (unsigned)__cvta_generic_to_shared(p); }
 OV_DEVICE void ov_copy_16(void* shared, const void* global, unsigned valid) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(ov_shared_address(shared)), "l"(global), "r"(valid)
+               : "memory");
+}
+OV_DEVICE void ov_copy_8(void* shared, const void* global, unsigned valid) {
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 8, %2;" ::"r"(ov_shared_address(shared)), "l"(global), "r"(valid)
                : "memory");
 }
 OV_DEVICE void ov_copy_4(void* shared, const void* global, unsigned valid) {
@@ -195,6 +199,32 @@ OV_DEVICE void ov_mma_bf16(float (&d)[4], const unsigned (&a)[4], const unsigned
       "%3};"
       : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+// The same for bytes, a of 16 × 32 and b of 32 × 8, sums in i32: four of k in a register, a = rows g and g + 8 at k = 4t, then
+// the same at k = 4t + 16; b = k = 4t and 4t + 16 of column g; d as above. b is signed, a what the name says first.
+OV_DEVICE void ov_mma_u8_i8(int (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
+  asm volatile(
+      "mma.sync.aligned.m16n8k32.row.col.s32.u8.s8.s32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+      : "+r"(d[0]), "+r"(d[1]), "+r"(d[2]), "+r"(d[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+OV_DEVICE void ov_mma_i8_i8(int (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
+  asm volatile(
+      "mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+      : "+r"(d[0]), "+r"(d[1]), "+r"(d[2]), "+r"(d[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+
+// c plus the products of the four bytes of a and of b, the lowest first.
+OV_DEVICE int ov_dot_u8_i8(unsigned a, unsigned b, int c) {
+  int d;
+  asm("dp4a.u32.s32 %0, %1, %2, %3;" : "=r"(d) : "r"(a), "r"(b), "r"(c));
+  return d;
+}
+OV_DEVICE int ov_dot_i8_i8(unsigned a, unsigned b, int c) {
+  int d;
+  asm("dp4a.s32.s32 %0, %1, %2, %3;" : "=r"(d) : "r"(a), "r"(b), "r"(c));
+  return d;
 }
 
 // Programmatic dependent launch, from Hopper on: nothing that an earlier kernel writes may be read, and nothing that one

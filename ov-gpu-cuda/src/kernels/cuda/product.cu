@@ -5,13 +5,27 @@
 //
 // Storage T. A_TURNED: a is [k][m], else [m][k]. B_TURNED: b is [n][k], else [k][n]. A_VECTOR and B_VECTOR: elements per
 // copy, 16 bytes of them or 1. f16 and bf16 use tensor cores, f32 multiplies in f32.
+//
+// With OV_INTEGER, T is of bytes, b of signed ones and [n][k], and sums are exact: integer.cuh says what becomes of them.
+// With OV_SHIFTED, what was taken from the weights of a column so that they fit counts times the sum of the row.
 
 typedef OV_T T;
+#if OV_INTEGER
+typedef signed char W;
+typedef OV_Y Y;
+typedef int Sum;
+typedef float Residual;
+#else
+typedef T W, Y, Residual;
+typedef float Sum;
+#define OV_SHIFTED 0
+#endif
 constexpr int BM = OV_BM, BN = OV_BN, BK = OV_BK, STAGES = OV_STAGES, WARPS_M = OV_WARPS_M, WARPS_N = OV_WARPS_N;
 constexpr bool A_TURNED = OV_A_TURNED, B_TURNED = OV_B_TURNED, B_CONSTANT = OV_B_CONSTANT;
 constexpr int A_VECTOR = OV_A_VECTOR, B_VECTOR = OV_B_VECTOR;
 constexpr int THREADS = 32 * WARPS_M * WARPS_N, PAD = 16 / (int)sizeof(T);
-constexpr bool TENSOR = sizeof(T) == 2;
+constexpr bool TENSOR = sizeof(T) <= 2, BYTES = sizeof(T) == 1;
+static_assert(!BYTES || (!A_TURNED && B_TURNED), "bytes lie along k");
 
 constexpr int A_LD = (A_TURNED ? BM : BK) + PAD, B_LD = (B_TURNED ? BK : BN) + PAD;
 constexpr int A_TILE = (A_TURNED ? BK : BM) * A_LD, B_TILE = (B_TURNED ? BN : BK) * B_LD;
@@ -33,7 +47,8 @@ struct Product {
   int batch[4];
   long long a_batch[4], b_batch[4];
   ov_finish finish;
-  int unused;
+  // From the scale of a column to the next: 0 where all have one.
+  int scale_step;
 };
 
 #if OV_CONV
@@ -46,33 +61,43 @@ struct Image {
 };
 #endif
 
-template <int vector> OV_DEVICE void copy_some(T* to, const T* from, const T* any, int left) {
+template <int vector, class E> OV_DEVICE void copy_some(E* to, const E* from, const E* any, int left) {
   const int some = left < 0 ? 0 : left < vector ? left : vector;
-  if constexpr (vector * sizeof(T) == 16) {
-    ov_copy_16(to, some ? from : any, some * (unsigned)sizeof(T));
-  } else if constexpr (sizeof(T) == 4) {
-    ov_copy_4(to, some ? from : any, some * 4u);
+  if constexpr (vector * sizeof(E) == 16) {
+    ov_copy_16(to, some ? from : any, some * (unsigned)sizeof(E));
+  } else if constexpr (vector * sizeof(E) == 8) {
+    ov_copy_8(to, some ? from : any, some * (unsigned)sizeof(E));
+  } else if constexpr (vector * sizeof(E) == 4) {
+    ov_copy_4(to, some ? from : any, some * (unsigned)sizeof(E));
   } else {
-    *to = some ? *from : T();
+    static_assert(vector == 1, "copies of 4, 8 or 16 bytes, or of one element");
+    *to = some ? *from : E();
   }
 }
 
+// The column of b that row r of its tile holds. The sums of bytes that a thread has in a row then are side by side.
+OV_DEVICE int column_in(int r) {
+  if constexpr (BYTES) return r / WN * WN + r % 8 / 2 * (WN / 4) + r % WN / 8 * 2 + r % 2;
+  return r;
+}
+
 // ROWS × COLUMNS of a matrix whose columns lie side by side; zeros beyond `rows` and `columns`.
-template <int ROWS, int COLUMNS, int vector>
-OV_DEVICE void copy_tile(T* shared, const T* from, long long row, int rows, int columns) {
+template <int ROWS, int COLUMNS, int vector, bool of_b, class E>
+OV_DEVICE void copy_tile(E* shared, const E* from, long long row, int rows, int columns) {
   constexpr int CHUNKS = COLUMNS / vector;
   OV_UNROLL
   for (int i = (int)ov_thread_x(); i < ROWS * CHUNKS; i += THREADS) {
     const int r = i / CHUNKS, c = i % CHUNKS * vector;
-    copy_some<vector>(shared + r * (COLUMNS + PAD) + c, from + r * row + c, from, r < rows ? columns - c : 0);
+    const int source = of_b && B_TURNED ? column_in(r) : r;
+    copy_some<vector>(shared + r * (COLUMNS + PAD) + c, from + source * row + c, from, source < rows ? columns - c : 0);
   }
 }
 
-OV_DEVICE void load_b(T* shared, const T* b, const Product& p, int column, int k) {
+OV_DEVICE void load_b(W* shared, const W* b, const Product& p, int column, int k) {
   if constexpr (B_TURNED) {
-    copy_tile<BN, BK, B_VECTOR>(shared, b + column * p.b_row + k, p.b_row, p.n - column, p.k - k);
+    copy_tile<BN, BK, B_VECTOR, true>(shared, b + column * p.b_row + k, p.b_row, p.n - column, p.k - k);
   } else {
-    copy_tile<BK, BN, B_VECTOR>(shared, b + k * p.b_row + column, p.b_row, p.k - k, p.n - column);
+    copy_tile<BK, BN, B_VECTOR, true>(shared, b + k * p.b_row + column, p.b_row, p.k - k, p.n - column);
   }
 }
 
@@ -82,7 +107,8 @@ struct Place {
   int image, at[3];
 };
 
-OV_DEVICE void load_image(T* shared, const T* a, const Product& p, const Image& g, const Place* places, int k) {
+// Beside the image there is `zero`.
+OV_DEVICE void load_image(T* shared, const T* a, const Product& p, const Image& g, const Place* places, int k, int zero) {
   constexpr int CHUNKS = BK / A_VECTOR, STEP = THREADS / CHUNKS;
   static_assert(THREADS % CHUNKS == 0, "a thread stays in its columns");
   const int c = (int)ov_thread_x() % CHUNKS * A_VECTOR, column = k + c;
@@ -106,16 +132,26 @@ OV_DEVICE void load_image(T* shared, const T* a, const Product& p, const Image& 
       inside = inside && at >= 0 && at < g.in[axis];
       from += at * g.at[axis];
     }
-    copy_some<A_VECTOR>(shared + r * A_LD + c, a + from, a, inside ? A_VECTOR : 0);
+    T* const to = shared + r * A_LD + c;
+#if OV_INTEGER
+    if (!inside && zero && column < p.k) {
+      T fill[A_VECTOR];
+      OV_UNROLL
+      for (int e = 0; e < A_VECTOR; ++e) fill[e] = (T)zero;
+      ov_store_run(to, 0, fill, A_VECTOR);
+      continue;
+    }
+#endif
+    copy_some<A_VECTOR>(to, a + from, a, inside ? A_VECTOR : 0);
   }
 }
 #endif
 
 OV_DEVICE void load_a(T* shared, const T* a, const Product& p, int row, int k) {
   if constexpr (A_TURNED) {
-    copy_tile<BK, BM, A_VECTOR>(shared, a + k * p.a_row + row, p.a_row, p.k - k, p.m - row);
+    copy_tile<BK, BM, A_VECTOR, false>(shared, a + k * p.a_row + row, p.a_row, p.k - k, p.m - row);
   } else {
-    copy_tile<BM, BK, A_VECTOR>(shared, a + row * p.a_row + k, p.a_row, p.m - row, p.k - k);
+    copy_tile<BM, BK, A_VECTOR, false>(shared, a + row * p.a_row + k, p.a_row, p.m - row, p.k - k);
   }
 }
 
@@ -134,30 +170,31 @@ OV_DEVICE int row_of(int sum) {
 OV_DEVICE int column_of(int sum) {
   if constexpr (TENSOR) {
     const int warp = (int)ov_warp() % WARPS_N, lane = (int)ov_lane();
-    return warp * WN + sum / 4 % (WN / 8) * 8 + lane % 4 * 2 + sum % 2;
+    return warp * WN + column_in(sum / 4 % (WN / 8) * 8 + lane % 4 * 2 + sum % 2);
   }
   return (int)ov_thread_x() % ACROSS + sum % TN * ACROSS;
 }
 
-template <class S> OV_DEVICE void multiply(float (&sums)[SUMS], const S* a, const S* b) {
-  if constexpr (sizeof(S) == 2) {
+// `rows`: sums of bytes of a, of the rows that the sums of a thread are in.
+template <class S, class R> OV_DEVICE void multiply(Sum (&sums)[SUMS], int (&rows)[2 * FRAGMENTS_M], const S* a, const R* b) {
+  if constexpr (sizeof(S) <= 2) {
     const int lane = (int)ov_lane(), part = lane / 8, line = lane % 8;
     const int row = (int)ov_warp() / WARPS_N * WM, column = (int)ov_warp() % WARPS_N * WN;
     OV_UNROLL
-    for (int k = 0; k < BK; k += 16) {
+    for (int k = 0; k < BK; k += 2 * PAD) {
       unsigned left[FRAGMENTS_M][4], right[FRAGMENTS_N][4];
       OV_UNROLL
       for (int i = 0; i < WM / 16; ++i) {
         if constexpr (A_TURNED) {
           ov_load_matrix_4_transposed(left[i], a + (k + line + part / 2 * 8) * A_LD + row + i * 16 + part % 2 * 8);
         } else {
-          ov_load_matrix_4(left[i], a + (row + i * 16 + line + part % 2 * 8) * A_LD + k + part / 2 * 8);
+          ov_load_matrix_4(left[i], a + (row + i * 16 + line + part % 2 * 8) * A_LD + k + part / 2 * PAD);
         }
       }
       OV_UNROLL
       for (int j = 0; j < WN / 16; ++j) {
         if constexpr (B_TURNED) {
-          ov_load_matrix_4(right[j], b + (column + j * 16 + line + part / 2 * 8) * B_LD + k + part % 2 * 8);
+          ov_load_matrix_4(right[j], b + (column + j * 16 + line + part / 2 * 8) * B_LD + k + part % 2 * PAD);
         } else {
           ov_load_matrix_4_transposed(right[j], b + (k + line + part % 2 * 8) * B_LD + column + j * 16 + part / 2 * 8);
         }
@@ -167,9 +204,14 @@ template <class S> OV_DEVICE void multiply(float (&sums)[SUMS], const S* a, cons
         OV_UNROLL
         for (int j = 0; j < WN / 8; ++j) {
           const unsigned two[2] = {right[j / 2][j % 2 * 2], right[j / 2][j % 2 * 2 + 1]};
-          float(&d)[4] = *(float(*)[4])(sums + (i * (WN / 8) + j) * 4);
+          Sum(&d)[4] = *(Sum(*)[4])(sums + (i * (WN / 8) + j) * 4);
           ov_storage<S>::mma(d, left[i], two);
         }
+#if OV_SHIFTED
+        OV_UNROLL
+        for (int part = 0; part < 4; ++part)
+          rows[2 * i + part % 2] = ov_storage<S>::dot(left[i][part], 0x01010101u, rows[2 * i + part % 2]);
+#endif
       }
     }
   } else {
@@ -204,10 +246,10 @@ template <class S> OV_DEVICE void multiply(float (&sums)[SUMS], const S* a, cons
 }
 
 // Sums of all blocks that share the tile, in the order of their parts of k; false unless this block is the last to come.
-OV_DEVICE bool gather(float (&sums)[SUMS], float* parts, int* counters, const Product& p) {
+OV_DEVICE bool gather(Sum (&sums)[SUMS], Sum* parts, int* counters, const Product& p) {
   OV_SHARED(int, last, 1);
   const long long tile = (long long)ov_block_z() * ov_grid_dim_x() + ov_block_x();
-  float* mine = parts + (tile * p.shares + ov_block_y()) * (SUMS * THREADS) + ov_thread_x();
+  Sum* mine = parts + (tile * p.shares + ov_block_y()) * (SUMS * THREADS) + ov_thread_x();
   OV_UNROLL
   for (int i = 0; i < SUMS; ++i) mine[i * THREADS] = sums[i];
   ov_fence();
@@ -219,9 +261,9 @@ OV_DEVICE bool gather(float (&sums)[SUMS], float* parts, int* counters, const Pr
   ov_block_sync();
   if (!*last) return false;
   ov_fence();
-  const float* all = parts + tile * p.shares * (SUMS * THREADS) + ov_thread_x();
+  const Sum* all = parts + tile * p.shares * (SUMS * THREADS) + ov_thread_x();
   OV_UNROLL
-  for (int i = 0; i < SUMS; ++i) sums[i] = 0.0f;
+  for (int i = 0; i < SUMS; ++i) sums[i] = 0;
   for (int share = 0; share < p.shares; ++share) {
     OV_UNROLL
     for (int i = 0; i < SUMS; ++i) sums[i] += ov_load_uncached(all + (share * SUMS + i) * THREADS);
@@ -229,7 +271,57 @@ OV_DEVICE bool gather(float (&sums)[SUMS], float* parts, int* counters, const Pr
   return true;
 }
 
-OV_KERNEL_BOUNDS(OV_THREADS, 1) product(const T* a, const T* b, T* y, const float* bias, const T* residual, float* parts, int* counters,
+#if OV_INTEGER
+// What becomes of sums of bytes; `column_sums`: of the weights.
+struct Bytes {
+  const T* x_zero;
+  const int* column_sums;
+  const float *scale, *factor, *y_scale;
+  const Y* y_zero;
+};
+
+OV_DEVICE void unshift(Sum (&sums)[SUMS], int (&rows)[2 * FRAGMENTS_M], const int* shifts, int left) {
+  OV_UNROLL
+  for (int i = 0; i < 2 * FRAGMENTS_M; ++i) {
+    rows[i] += ov_shfl_xor(rows[i], 1);
+    rows[i] += ov_shfl_xor(rows[i], 2);
+  }
+  OV_UNROLL
+  for (int i = 0; i < SUMS; ++i) {
+    const int c = column_of(i);
+    if (c < left) sums[i] += shifts[c] * rows[i / (WN / 8 * 4) * 2 + i / 2 % 2];
+  }
+}
+
+OV_DEVICE void store_bytes(const Sum (&sums)[SUMS], const Bytes& q, Y* y, const float* bias, const float* residual,
+                           long long y_at, int row, int column, const Product& p) {
+  constexpr int RUN = WN / 4;
+  const ov_target<Y> target(q.y_scale, q.y_zero);
+  const ov_scale scales(q.scale, p.scale_step, q.factor);
+  const int zero = ov_zero_of(q.x_zero);
+  OV_UNROLL
+  for (int i = 0; i < 2 * FRAGMENTS_M; ++i) {
+    const int first = i / 2 * (WN / 8 * 4) + i % 2 * 2;
+    const int r = row + row_of(first), c = column + column_of(first);
+    if (r >= p.m || c >= p.n) continue;
+    const long long at = y_at + r * p.y_row + c;
+    Y run[RUN];
+    OV_UNROLL
+    for (int e = 0; e < RUN; ++e) {
+      if (c + e >= p.n) continue;
+      const int sum = sums[first + e / 2 * 4 + e % 2] - zero * q.column_sums[c + e];
+      run[e] = target.of(ov_scaled<OV_ACTIVATION>(sum, scales, bias, c + e, residual, at + e, p.finish));
+    }
+    ov_store_run(y, at, run, p.n - c);
+  }
+}
+#endif
+
+OV_KERNEL_BOUNDS(OV_THREADS, 1) product(const T* a, const W* b, Y* y, const float* bias, const Residual* residual, Sum* parts, int* counters,
+#if OV_INTEGER
+                                   const T* x_zero, const int* column_sums, const int* shifts, const float* scale, const float* factor,
+                                   const float* y_scale, const Y* y_zero,
+#endif
 #if OV_CONV
                                    Image g,
 #endif
@@ -240,7 +332,8 @@ OV_KERNEL_BOUNDS(OV_THREADS, 1) product(const T* a, const T* b, T* y, const floa
   const int row = (int)ov_block_x() / columns * BM, column = (int)ov_block_x() % columns * BN;
   int batch = (int)ov_block_z();
   long long y_at = batch * p.y_batch;
-  if (bias) bias += (long long)batch * p.bias_batch;
+  const long long first_column = (long long)batch * p.bias_batch;
+  if (bias) bias += first_column;
   OV_UNROLL
   for (int axis = 3; axis >= 0; --axis) {
     const int next = batch / p.batch[axis], at = batch - next * p.batch[axis];
@@ -270,15 +363,16 @@ OV_KERNEL_BOUNDS(OV_THREADS, 1) product(const T* a, const T* b, T* y, const floa
   }
   ov_block_sync();
 #endif
+  int zero = 0;
   const auto fetch_a = [&](int slice) {
     T* to = tiles + slice % STAGES * (A_TILE + B_TILE);
 #if OV_CONV
-    load_image(to, a, p, g, places, (first + slice) * BK);
+    load_image(to, a, p, g, places, (first + slice) * BK, zero);
 #else
     load_a(to, a, p, row, (first + slice) * BK);
 #endif
   };
-  const auto fetch_b = [&](int slice) { load_b(tiles + slice % STAGES * (A_TILE + B_TILE) + A_TILE, b, p, column, (first + slice) * BK); };
+  const auto fetch_b = [&](int slice) { load_b((W*)(tiles + slice % STAGES * (A_TILE + B_TILE) + A_TILE), b, p, column, (first + slice) * BK); };
 
   // Weights need not wait for the kernel before.
   if (B_CONSTANT) {
@@ -287,6 +381,9 @@ OV_KERNEL_BOUNDS(OV_THREADS, 1) product(const T* a, const T* b, T* y, const floa
       if (s < count) fetch_b(s);
   }
   ov_grid_wait();
+#if OV_INTEGER && OV_CONV
+  zero = ov_zero_of(x_zero);
+#endif
   OV_UNROLL
   for (int s = 0; s < STAGES - 1; ++s) {
     if (s < count) {
@@ -295,9 +392,10 @@ OV_KERNEL_BOUNDS(OV_THREADS, 1) product(const T* a, const T* b, T* y, const floa
     }
     ov_copy_commit();
   }
-  float sums[SUMS];
+  Sum sums[SUMS];
   OV_UNROLL
-  for (int i = 0; i < SUMS; ++i) sums[i] = 0.0f;
+  for (int i = 0; i < SUMS; ++i) sums[i] = 0;
+  int rows[2 * FRAGMENTS_M] = {};
   OV_NO_UNROLL
   for (int slice = 0; slice < count; ++slice) {
     ov_copy_wait<STAGES - 2>();
@@ -309,11 +407,18 @@ OV_KERNEL_BOUNDS(OV_THREADS, 1) product(const T* a, const T* b, T* y, const floa
     }
     ov_copy_commit();
     const T* here = tiles + slice % STAGES * (A_TILE + B_TILE);
-    multiply(sums, here, here + A_TILE);
+    multiply(sums, rows, here, (const W*)(here + A_TILE));
   }
   ov_grid_launch_dependents();
+#if OV_SHIFTED
+  unshift(sums, rows, shifts + first_column + column, p.n - column);
+#endif
   if (p.shares > 1 && !gather(sums, parts, counters, p)) return;
 
+#if OV_INTEGER
+  const Bytes q = {x_zero, column_sums + first_column, scale + first_column * p.scale_step, factor, y_scale, y_zero};
+  store_bytes(sums, q, y, bias, residual, y_at, row, column, p);
+#else
   OV_UNROLL
   for (int i = 0; i < SUMS; i += TENSOR ? 2 : 1) {
     const int r = row + row_of(i), c = column + column_of(i);
@@ -333,4 +438,5 @@ OV_KERNEL_BOUNDS(OV_THREADS, 1) product(const T* a, const T* b, T* y, const floa
       y[at] = ov_from_f32<T>(v);
     }
   }
+#endif
 }

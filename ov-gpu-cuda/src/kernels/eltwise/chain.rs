@@ -33,8 +33,7 @@ pub(crate) fn is_fusible(model: &Model, node: &Node) -> bool {
         || op.is::<ConvertLike>()
         || op.is::<BatchNormInference>()
         || op.is::<BatchNormInference1>()
-        || op.is::<QuantizeLinear>()
-        || op.is::<DequantizeLinear>()
+        || !per_tensor(model, node)
         || op.is::<FakeConvert>()
         || op.is::<ElementWise>();
     let types: Vec<ElementType> = node.inputs().iter().map(|v| model.element_type(*v)).collect();
@@ -49,6 +48,17 @@ pub(crate) fn is_fusible(model: &Model, node: &Node) -> bool {
             rank.zip(most).is_some_and(|(rank, most)| rank <= most)
         })
         && matches!(formula(op, &types, output), Some(Ok(_)))
+}
+
+/// Whether a quantization, or what undoes one, has one size of steps; other operators have no steps.
+fn per_tensor(model: &Model, node: &Node) -> bool {
+    let op = node.op();
+    let blocks = op
+        .downcast::<QuantizeLinear>()
+        .map(|op| op.block_size)
+        .or_else(|| op.downcast::<DequantizeLinear>().map(|op| op.block_size));
+    let one = |v: &Value| model.shape(*v).to_shape().is_some_and(|s| s.elements() == 1);
+    blocks.is_none_or(|size| size == 0 && node.inputs()[1..].iter().all(one))
 }
 
 /// The formula of a body whose parameters are of these types.

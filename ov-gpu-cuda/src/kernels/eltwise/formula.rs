@@ -391,6 +391,10 @@ fn quantization(
     let (min, max) = range(output).ok_or_else(|| {
         Reject::from(format!("quantizes to integers of 8 to 32 bits, not {output}"))
     })?;
+    if output.bits() <= 16 {
+        let code = format!("f_quantize_short<{precision}>(x0, x1, {zero}, c0, c1)");
+        return Ok((code, vec![Constant::F32(min as f32), Constant::F32(max as f32)]));
+    }
     let code = format!("f_quantize<{precision}>(x0, x1, {zero}, c0, c1)");
     Ok((code, vec![Constant::F64(min), Constant::F64(max)]))
 }
@@ -403,5 +407,6 @@ fn dequantization(inputs: &[ElementType], output: ElementType) -> Result<Code, R
     let ty = if wide || output == ElementType::F64 { "double" } else { "float" };
     let number = |index: usize| format!("({ty}){}", decoded(inputs[index], &format!("x{index}")));
     let zero = if inputs.len() > 2 { number(2) } else { "0".to_owned() };
-    Ok((format!("({} - {zero}) * ({ty})x1", number(0)), Vec::new()))
+    // Rounded on its own, whatever is added to it in the same kernel.
+    Ok((format!("ov_mul_rn({} - {zero}, ({ty})x1)", number(0)), Vec::new()))
 }

@@ -445,6 +445,33 @@ fn several(ty: ElementType) -> ElementWise {
 }
 
 #[test]
+fn what_is_between_bytes_is_one_kernel() {
+    let mut body = Model::new("body");
+    let mut part = |name: &str, ty, shape: &[usize]| {
+        body.add_parameter(name, ty, ov_core::Shape::new(shape)).expect("valid")
+    };
+    let (x, scale, zero) = (
+        part("x", ElementType::U8, &[3, 37]),
+        part("scale", ElementType::F32, &[]),
+        part("zero", ElementType::U8, &[]),
+    );
+    let (step, shift) =
+        (part("step", ElementType::F32, &[1]), part("shift", ElementType::I8, &[1]));
+    let y = body.add(DequantizeLinear::default(), &[x, scale, zero], "real").expect("valid");
+    let y = body.add(HSwish {}, &[y], "bent").expect("valid");
+    let y = body.add(QuantizeLinear::default(), &[y, step, shift], "y").expect("valid");
+    body.add_output("y", y);
+    let inputs = [
+        whole(ElementType::I16, &[3, 37], 1).cast(ElementType::U8).expect("wraps"),
+        Tensor::scalar(0.0625f32),
+        Tensor::scalar(131u8),
+        Tensor::from_vec([1], vec![0.03125f32]).expect("fits"),
+        Tensor::from_vec([1], vec![-100i8]).expect("fits"),
+    ];
+    check(&KernelTest::new(&ELTWISE, &ElementWise { body }, &inputs, 0.0));
+}
+
+#[test]
 fn several_operators_are_one_kernel() {
     for ty in [ElementType::F32, ElementType::F64] {
         let inputs = [noise(ty, &[2, 3, 8], 1), noise(ty, &[8], 2), noise(ty, &[3, 1], 3)];

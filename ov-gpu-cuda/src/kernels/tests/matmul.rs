@@ -1,8 +1,11 @@
 //! Products of two computed operands.
 
-use ov_core::{ElementType, op::matmul::MatMul};
+use ov_core::{
+    ElementType, Tensor,
+    op::matmul::{MatMul, MatMulInteger},
+};
 
-use super::{super::matmul::MATMUL, linear::tolerance, whole};
+use super::{super::matmul::MATMUL, integer::bytes, linear::tolerance, whole};
 use crate::testing::{KernelTest, check, noise};
 
 fn cases() -> [(Vec<usize>, Vec<usize>); 8] {
@@ -54,5 +57,43 @@ fn other_numbers() {
             };
             check(&KernelTest::new(&MATMUL, &MatMul::default(), &inputs, 1e-12));
         }
+    }
+}
+
+#[test]
+fn bytes_less_their_zero_points() {
+    use ElementType::{I8, U8};
+    let zeros = |ty, count: usize, first: i64| {
+        let values: Vec<i64> = (0..count as i64).map(|i| first + i % 7).collect();
+        Tensor::from_i64s(&values).cast(ty).expect("numbers")
+    };
+    for (a_ty, b_ty) in [(U8, I8), (I8, U8), (U8, U8), (I8, I8)] {
+        for (a, b) in cases() {
+            let lines = |shape: &[usize], back: usize| {
+                shape.len().checked_sub(back).map_or(1, |axis| shape[axis])
+            };
+            let (rows, columns) = (lines(&a, 2), if b.len() > 1 { lines(&b, 1) } else { 1 });
+            let matrices = |shape: &[usize]| shape.iter().rev().skip(2).product::<usize>();
+            for (of_a, of_b) in [
+                (None, None),
+                (Some(1), Some(1)),
+                (Some(rows), Some(columns)),
+                (Some(rows * matrices(&a)), None),
+                (None, Some(columns * matrices(&b))),
+            ] {
+                let zero = |ty, count: Option<usize>, first| {
+                    count.map_or_else(Tensor::absent, |count| zeros(ty, count, first))
+                };
+                let inputs = [
+                    bytes(a_ty, &a, 1),
+                    bytes(b_ty, &b, 2),
+                    zero(a_ty, of_a, 100),
+                    zero(b_ty, of_b, 21),
+                ];
+                check(&KernelTest::new(&MATMUL, &MatMulInteger {}, &inputs, 0.0));
+            }
+        }
+        let inputs = [bytes(a_ty, &[70, 68], 1), bytes(b_ty, &[68, 132], 2)];
+        check(&KernelTest::new(&MATMUL, &MatMulInteger {}, &inputs, 0.0));
     }
 }

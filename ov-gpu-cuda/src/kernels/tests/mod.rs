@@ -4,6 +4,7 @@ mod attention;
 mod convolution;
 mod image;
 mod index;
+mod integer;
 mod linear;
 mod matmul;
 mod movement;

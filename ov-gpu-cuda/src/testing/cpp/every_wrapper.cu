@@ -23,6 +23,7 @@ OV_KERNEL_BOUNDS(256, 2) every_wrapper(const float* x, float* y, double* z, int*
   v += ov_f32(ov_f64_to_f16(d)) + ov_f32(ov_f64_to_bf16(d));
   d += ov_bits_double(ov_double_bits(d) ^ 1);
   ov_copy_16(dynamic + 16 * t, x + 4 * t, 16);
+  ov_copy_8(dynamic + 16 * t, x + 2 * t, 8);
   ov_copy_4(s + t % 64, x + t, 4);
   ov_copy_commit();
   ov_copy_wait<0>();
@@ -35,6 +36,11 @@ OV_KERNEL_BOUNDS(256, 2) every_wrapper(const float* x, float* y, double* z, int*
   ov_storage<ov_f16>::mma(sums, a, b);
   ov_storage<ov_bf16>::mma(sums, a, b);
   v += sums[0] + sums[1] + sums[2] + sums[3];
+  int whole[4] = {1, 2, 3, 4};
+  ov_storage<unsigned char>::mma(whole, a, b);
+  ov_storage<signed char>::mma(whole, a, b);
+  whole[0] += ov_storage<unsigned char>::dot(a[0], b[0], whole[1]) + ov_storage<signed char>::dot(a[0], b[0], whole[2]);
+  v += (float)(ov_warp_sum(whole[0]) + whole[3]);
   v = ov_warp_sum(v) + ov_warp_max(v) + ov_shfl(v, 3) + ov_shfl_down(v, 1) + ov_shfl_up(v, 1);
   d += ov_shfl_xor(d, 1);
   ov_warp_sync();

@@ -173,6 +173,7 @@ OV_DEVICE int ov_load_uncached(const int* from) { return *from; }
 OV_DEVICE void ov_prefetch_l2(const void*) {}
 
 OV_DEVICE void ov_copy_16(void* shared, const void* global, unsigned valid) { ov_shim_copy(shared, global, 16, valid); }
+OV_DEVICE void ov_copy_8(void* shared, const void* global, unsigned valid) { ov_shim_copy(shared, global, 8, valid); }
 OV_DEVICE void ov_copy_4(void* shared, const void* global, unsigned valid) { ov_shim_copy(shared, global, 4, valid); }
 OV_DEVICE void ov_copy_commit() { ov_shim_copy_commit(); }
 template <int pending> OV_DEVICE void ov_copy_wait() { ov_shim_copy_wait(pending); }
@@ -193,6 +194,20 @@ OV_DEVICE void ov_mma_bf16(float (&d)[4], const unsigned (&a)[4], const unsigned
   OvShimMma mine = {d, a, b};
   ov_shim_warp(ov_shim_mma_bf16, &mine, "ov_mma_bf16");
 }
+OV_DEVICE void ov_mma_u8_i8(int (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
+  OvShimByteMma mine = {d, a, b};
+  ov_shim_warp(ov_shim_mma_u8_i8, &mine, "ov_mma_u8_i8");
+}
+OV_DEVICE void ov_mma_i8_i8(int (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
+  OvShimByteMma mine = {d, a, b};
+  ov_shim_warp(ov_shim_mma_i8_i8, &mine, "ov_mma_i8_i8");
+}
+template <class A> OV_DEVICE int ov_shim_dot(unsigned a, unsigned b, int c) {
+  for (int i = 0; i < 4; ++i) c += (int)(A)(a >> 8 * i) * (signed char)(b >> 8 * i);
+  return c;
+}
+OV_DEVICE int ov_dot_u8_i8(unsigned a, unsigned b, int c) { return ov_shim_dot<unsigned char>(a, b, c); }
+OV_DEVICE int ov_dot_i8_i8(unsigned a, unsigned b, int c) { return ov_shim_dot<signed char>(a, b, c); }
 
 OV_DEVICE void ov_grid_wait() { ov_shim_grid_wait(); }
 OV_DEVICE void ov_grid_launch_dependents() {}

@@ -341,6 +341,35 @@ template <class Convert> void multiply(void* const* lanes, Convert convert) {
   }
 }
 
+template <class A> void multiply_bytes(void* const* lanes) {
+  int a[16][32], b[32][8], d[16][8];
+  for (int lane = 0; lane < 32; ++lane) {
+    const OvShimByteMma& mine = *(OvShimByteMma*)lanes[lane];
+    const int g = lane / 4, t = lane % 4;
+    for (int half = 0; half < 2; ++half) {
+      for (int byte = 0; byte < 4; ++byte) {
+        const int k = 16 * half + 4 * t + byte, shift = 8 * byte;
+        a[g][k] = (A)(mine.a[2 * half] >> shift);
+        a[g + 8][k] = (A)(mine.a[2 * half + 1] >> shift);
+        b[k][g] = (signed char)(mine.b[half] >> shift);
+      }
+      d[g][2 * t + half] = mine.d[half];
+      d[g + 8][2 * t + half] = mine.d[2 + half];
+    }
+  }
+  for (int i = 0; i < 16; ++i)
+    for (int k = 0; k < 32; ++k)
+      for (int j = 0; j < 8; ++j) d[i][j] += a[i][k] * b[k][j];
+  for (int lane = 0; lane < 32; ++lane) {
+    int* out = ((OvShimByteMma*)lanes[lane])->d;
+    const int g = lane / 4, t = lane % 4;
+    for (int half = 0; half < 2; ++half) {
+      out[half] = d[g][2 * t + half];
+      out[2 + half] = d[g + 8][2 * t + half];
+    }
+  }
+}
+
 void load_matrix(void* const* lanes, bool transposed) {
   unsigned short m[4][8][8];
   for (int lane = 0; lane < 32; ++lane) {
@@ -460,6 +489,8 @@ void ov_shim_load_matrix(void* const* lanes) { load_matrix(lanes, false); }
 void ov_shim_load_matrix_transposed(void* const* lanes) { load_matrix(lanes, true); }
 void ov_shim_mma_f16(void* const* lanes) { multiply(lanes, ov_shim_f16_to_f32); }
 void ov_shim_mma_bf16(void* const* lanes) { multiply(lanes, bf16); }
+void ov_shim_mma_u8_i8(void* const* lanes) { multiply_bytes<unsigned char>(lanes); }
+void ov_shim_mma_i8_i8(void* const* lanes) { multiply_bytes<signed char>(lanes); }
 
 unsigned short ov_shim_f32_to_f16(float v) {
   unsigned bits;

@@ -55,6 +55,8 @@ void ov_shim_load_matrix(void* const* lanes);
 void ov_shim_load_matrix_transposed(void* const* lanes);
 void ov_shim_mma_f16(void* const* lanes);
 void ov_shim_mma_bf16(void* const* lanes);
+void ov_shim_mma_u8_i8(void* const* lanes);
+void ov_shim_mma_i8_i8(void* const* lanes);
 
 struct OvShimMatrix {
   unsigned* result;
@@ -62,6 +64,10 @@ struct OvShimMatrix {
 };
 struct OvShimMma {
   float* d;
+  const unsigned *a, *b;
+};
+struct OvShimByteMma {
+  int* d;
   const unsigned *a, *b;
 };
 

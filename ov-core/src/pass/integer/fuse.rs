@@ -1,30 +1,26 @@
 //! Scale, bias, residual, activation and quantization move into the integer product before them.
 
-use ov_core::{
+use crate::{
     ElementType, Model, Tensor,
     error::Result,
     model::{NodeId, Value},
     op::{
         Op,
         arithmetic::{Add, Multiply},
-        quantize::{DynamicQuantizeLinear, QuantizeLinear},
+        fused::{
+            activation::Activation,
+            integer::{IntegerConvolution, IntegerProduct, Port},
+        },
+        quantize::QuantizeLinear,
     },
+    pass::fuse::Tail,
 };
-
-use crate::{
-    ops::{
-        integer::{IntegerConvolution, IntegerProduct, Port},
-        quantize::{BlockRanges, QuantizeByRanges},
-    },
-    simd::activation::Activation,
-};
-use ov_core::pass::fuse::Tail;
 
 /// Lets [`IntegerConvolution`] and [`IntegerProduct`] absorb what follows them. Output channels are on the last axis.
 ///
 /// # Errors
 /// When an operator refuses its inputs, which a valid model rules out.
-pub(crate) fn fuse(model: &mut Model) -> Result<()> {
+pub fn fuse(model: &mut Model) -> Result<()> {
     for id in model.topological_order()? {
         let Some(node) = model.get(id) else { continue };
         let last = node.op_as::<IntegerConvolution>().is_some_and(|c| c.last);
@@ -32,30 +28,7 @@ pub(crate) fn fuse(model: &mut Model) -> Result<()> {
             absorb(model, id)?;
         }
     }
-    for id in model.topological_order()? {
-        if model.node(id).op().is::<DynamicQuantizeLinear>() {
-            split(model, id)?;
-        }
-    }
     model.remove_dead();
-    Ok(())
-}
-
-/// Tensors of fewer elements are quantized by one thread in one step.
-const SHARED: usize = 1 << 14;
-
-/// Finds the range of a tensor in one step and quantizes it in another, so that threads can share both.
-fn split(model: &mut Model, id: NodeId) -> Result<()> {
-    let node = model.node(id);
-    let (x, name) = (node.inputs()[0], node.name().to_owned());
-    if model.shape(x).to_shape().is_some_and(|s| s.elements() < SHARED) {
-        return Ok(());
-    }
-    let ranges = model.add(BlockRanges::default(), &[x], name.clone())?;
-    let new = model.add_node(Box::new(QuantizeByRanges {}), &[x, ranges], name)?;
-    for output in 0..3 {
-        model.replace(Value { node: id, output }, Value { node: new, output });
-    }
     Ok(())
 }
 

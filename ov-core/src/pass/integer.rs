@@ -3,9 +3,19 @@
 //! Three spellings lead to [`IntegerConvolution`] and [`IntegerProduct`]: real products of dequantized tensors
 //! (`DequantizeLinear` on both sides), integer convolutions of tensors that zero points were taken from, and
 //! `MatMulInteger`, the last two with a conversion to `f32` behind them. What follows a product is absorbed by
-//! [`super::integer_fuse`], after tensors have become channels-last.
+//! [`fuse`], after tensors have become channels-last.
 
-use ov_core::{
+mod factors;
+mod fuse;
+mod sink;
+mod spell;
+
+pub use factors::factors;
+pub use fuse::fuse;
+pub use sink::sink;
+pub use spell::spell_out;
+
+use crate::{
     ElementType, Model, Shape, Tensor,
     error::Result,
     model::{Node, NodeId, Value},
@@ -14,6 +24,11 @@ use ov_core::{
         arithmetic::{Add, Multiply, Subtract},
         convert::Convert,
         convolution::{Convolution, GroupConvolution},
+        fused::{
+            activation::Activation,
+            integer::{IntegerConvolution, IntegerProduct},
+            quantize::IntegerAdd,
+        },
         matmul::{MatMul, MatMulInteger},
         pooling::{MaxPool, MaxPool1, MaxPool8},
         quantize::{DequantizeLinear, QuantizeLinear},
@@ -22,20 +37,13 @@ use ov_core::{
     },
 };
 
-use crate::{
-    ops::{
-        integer::{IntegerConvolution, IntegerProduct},
-        quantize::IntegerAdd,
-    },
-    simd::activation::Activation,
-};
-use ov_core::pass::fuse::activation_of;
+use super::fuse::activation_of;
 
 /// Turns products of quantized tensors into integer ones. Returns whether anything changed.
 ///
 /// # Errors
 /// When an operator refuses its inputs, which a valid model rules out.
-pub(crate) fn integers(model: &mut Model) -> Result<bool> {
+pub fn products(model: &mut Model) -> Result<bool> {
     let quantized = |model: &Model| {
         model.nodes().any(|(_, n)| {
             let op = n.op();
@@ -270,7 +278,7 @@ fn constant_weights(model: &Model, value: Value, axis: usize) -> Option<Weights>
         Some(v) => Some(model.constant(v)?.clone()),
         None => None,
     };
-    let along = ov_core::op::normalize_axis(op.axis, bytes.rank()).ok() == Some(axis);
+    let along = crate::op::normalize_axis(op.axis, bytes.rank()).ok() == Some(axis);
     let per = |t: &Tensor| t.len() == 1 || (along && t.len() == bytes.shape()[axis]);
     let fits = op.block_size == 0
         && is_byte(model, inputs[0])
@@ -548,3 +556,6 @@ fn without_zero(model: &Model, value: Value) -> Option<(Value, Option<Value>)> {
         elements(model, zero) == Some(1) && model.element_type(zero) == model.element_type(x);
     fits.then_some((x, Some(zero)))
 }
+
+#[cfg(test)]
+mod tests;
