@@ -49,8 +49,14 @@ fn kernels_run_under_sanitizers() {
         return println!("SKIPPED: the compiler has no address sanitizer");
     };
     let test = std::env::current_exe().expect("a test runs");
-    // A family of each kind: products, loads of vectors, rows, indices.
-    let tests = ["tests::linear::", "tests::matmul::", "tests::attention::", "seeded_mistake"];
+    // A family of each kind: products, of bytes too, loads of vectors, rows, indices.
+    let tests = [
+        "tests::linear::",
+        "tests::matmul::",
+        "tests::integer::",
+        "tests::attention::",
+        "seeded_mistake",
+    ];
     let run = |mistake: &str| {
         let mut command = std::process::Command::new(&test);
         let options = "detect_leaks=0:verify_asan_link_order=0";
