@@ -54,8 +54,9 @@ impl FakeCuda {
         unsafe { set(name.as_ptr(), value) };
     }
 
-    /// What was done or exists: `launches`, `graph_launches`, `programmatic_edges`, `allocation_calls`; `allocations`,
-    /// `bytes`, `pinned`, `modules`, `contexts`, `graphs`, `graph_execs`.
+    /// What was done or exists: `launches`, `graph_launches`, `programmatic_edges`, `allocation_calls`; bytes that were
+    /// copied: `host_to_device`, `device_to_host`, `within_device` (by nodes of graphs), `peer`; `allocations`, `bytes`,
+    /// `pinned`, `modules`, `contexts`, `graphs`, `graph_execs`.
     pub(crate) fn get(&self, counter: &str) -> i64 {
         let name = CString::new(counter).expect("no zero byte");
         // SAFETY: the library's function of this name has this type.

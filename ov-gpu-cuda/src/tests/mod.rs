@@ -5,6 +5,7 @@ mod conformance;
 mod failures;
 mod models;
 mod several;
+mod states;
 mod vertical;
 
 use std::sync::Arc;
