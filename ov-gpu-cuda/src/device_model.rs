@@ -29,6 +29,7 @@ use crate::{
     program::{ALIGNMENT, Constant, Port, Program, WeightBytes, Weights},
     request::CudaRequest,
     slot::{Slot, SlotOptions, is_out_of_memory, not_bound},
+    states::DeviceStates,
 };
 
 /// Blobs of another build are refused: kernels and layouts of weights may differ.
@@ -80,7 +81,7 @@ pub(crate) fn compile_blob(
         properties: PropertyMap::new(),
     };
     let shared: Arc<dyn TensorBuffer> = Arc::<AlignedBuffer>::clone(&packed);
-    let exe = Executable::new(program, WeightBytes(shared), gpu);
+    let exe = Executable::new(program, WeightBytes(shared), gpu).with_variables(&meta.variables);
     let code = compile_code(&exe, &meta, compiler)?.encode();
     let meta = meta.encode();
     let mut writer = BlobWriter::new(DEVICE_NAME, target_text(gpu.capability), BUILD);
@@ -107,7 +108,13 @@ fn compile_code(
     let states = States::new(meta.variables.clone())?;
     let mut plans: Vec<Arc<Plan>> = Vec::new();
     match static_types(meta, &states) {
-        Some(types) => plans.push(exe.plan(&types).map_err(|e| not_bound(&e))?),
+        Some(types) => {
+            plans.push(exe.plan(&types).map_err(|e| not_bound(&e))?);
+            let later = later_types(meta, &types);
+            if later != types {
+                plans.push(exe.plan(&later).map_err(|e| not_bound(&e))?);
+            }
+        }
         None => {
             for extent in SAMPLED {
                 plans.extend(sample(meta, &states, extent).and_then(|types| exe.plan(&types).ok()));
@@ -153,6 +160,19 @@ fn sample(meta: &Meta, states: &States, extent: usize) -> Option<Vec<(ElementTyp
 
 fn hidden_types(states: &States) -> impl Iterator<Item = Option<(ElementType, Shape)>> {
     states.initial().iter().map(|t| Some((t.element_type(), t.shape().clone())))
+}
+
+/// Types of the inferences after the first one: variables hold values, which is said by flags without elements.
+fn later_types(meta: &Meta, first: &[(ElementType, Shape)]) -> Vec<(ElementType, Shape)> {
+    let mut types = first.to_vec();
+    let mut at = meta.inputs.len();
+    for variable in &meta.variables {
+        if variable.has_initial && variable.shape.is_static() {
+            types[at + 1].1 = Shape::new(&[0]);
+        }
+        at += variable.parameters();
+    }
+    types
 }
 
 fn static_types(meta: &Meta, states: &States) -> Option<Vec<(ElementType, Shape)>> {
@@ -236,7 +256,8 @@ impl CudaModel {
         check_ports(&program, &meta)?;
         check_alignment(&program)?;
         let code = Arc::new(Code::decode(&code)?);
-        let exe = Executable::new(program, WeightBytes(Arc::new(weights.clone())), gpu);
+        let exe = Executable::new(program, WeightBytes(Arc::new(weights.clone())), gpu)
+            .with_variables(&meta.variables);
         let states = States::new(meta.variables.clone())?;
         let plan = static_types(&meta, &states).map(|types| exe.plan(&types)).transpose().map_err(
             |e| BlobError::Check {
@@ -298,8 +319,13 @@ impl Loading<'_> {
         let mut slots = Vec::new();
         for stream in 0..config.streams {
             let slot = Slot::new(Arc::clone(&loaded), options).and_then(|mut slot| {
-                if let Some(plan) = self.plan {
-                    slot.prepare(plan)?;
+                match self.plan {
+                    Some(plan) if plan.state_uses.is_empty() => {
+                        slot.prepare(plan, &DeviceStates::none())?;
+                    }
+                    // Its graphs depend on where a request has its variables.
+                    Some(plan) => slot.warm(plan)?,
+                    None => {}
                 }
                 Ok(slot)
             });
@@ -382,10 +408,9 @@ impl DeviceModel for CudaModel {
 
     fn create_request(&self) -> Result<Box<dyn SyncRequest>> {
         let (exe, pool) = (Arc::clone(&self.exe), Arc::clone(&self.pool));
-        let states = States::new(self.meta.variables.clone())?;
-        let Meta { inputs, outputs, .. } = &self.meta;
+        let Meta { inputs, outputs, variables, .. } = &self.meta;
         let profile = self.config.profiling;
-        Ok(Box::new(CudaRequest::new(exe, pool, inputs, outputs, states, profile)?))
+        Ok(Box::new(CudaRequest::new(exe, pool, inputs, outputs, variables, profile)?))
     }
 
     fn blob(&self) -> Option<&Blob> {

@@ -26,6 +26,7 @@ mod program;
 mod request;
 mod runner;
 mod slot;
+mod states;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]

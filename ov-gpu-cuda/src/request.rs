@@ -5,15 +5,16 @@ use std::sync::Arc;
 use ov_core::{
     ElementType, Tensor,
     error::{InferError, Result},
+    model::Variable,
     plugin::{CancelToken, PortInfo, SyncRequest},
     profiling::{NodeProfile, NodeStatus},
-    states::States,
 };
 
 use crate::{
     plan::Executable,
-    pool::Pool,
+    pool::{Pool, Seat},
     runner::{Call, Memory, Times},
+    states::DeviceStates,
 };
 
 /// One inference at a time.
@@ -24,13 +25,13 @@ pub(crate) struct CudaRequest {
     memory: Memory,
     ports: Vec<PortInfo>,
     output_ports: Vec<PortInfo>,
-    /// Tensors of the inputs, then of the hidden ones.
     inputs: Vec<Tensor>,
     /// Inputs that have a tensor.
     set: Vec<bool>,
-    /// Tensors of the outputs, then of the hidden ones.
     outputs: Vec<Tensor>,
-    states: States,
+    states: DeviceStates,
+    /// Where it ran last, if its states may lie there.
+    seat: Option<Seat>,
     /// Outputs whose memory is the caller's.
     owned_by_caller: Vec<bool>,
     ran: bool,
@@ -43,7 +44,7 @@ impl CudaRequest {
         pool: Arc<Pool>,
         inputs: &[PortInfo],
         outputs: &[PortInfo],
-        states: States,
+        variables: &[Variable],
         profile: bool,
     ) -> Result<Self> {
         let zeros = |ports: &[PortInfo]| {
@@ -55,10 +56,9 @@ impl CudaRequest {
                 })
                 .collect::<Result<Vec<_>, _>>()
         };
-        let (mut input_tensors, mut output_tensors) = (zeros(inputs)?, zeros(outputs)?);
-        input_tensors.extend_from_slice(states.initial());
-        output_tensors.resize(outputs.len() + states.len(), Tensor::absent());
+        let (input_tensors, output_tensors) = (zeros(inputs)?, zeros(outputs)?);
         let set = input_tensors.iter().map(|t| !t.is_absent()).collect();
+        let states = DeviceStates::new(variables, &exe.states)?;
         Ok(Self {
             exe,
             pool,
@@ -69,6 +69,7 @@ impl CudaRequest {
             inputs: input_tensors,
             owned_by_caller: vec![false; output_tensors.len()],
             states,
+            seat: None,
             outputs: output_tensors,
             ran: false,
             times: profile.then(Vec::new),
@@ -118,32 +119,34 @@ impl SyncRequest for CudaRequest {
         if let Some(times) = &mut self.times {
             times.clear();
         }
-        let mut lent = self.pool.borrow()?;
+        let mut lent = self.pool.borrow(self.seat)?;
+        if !self.states.is_empty() {
+            self.seat = lent.seat();
+        }
         let mut call = Call { slot: lent.slot(), cancel, times: self.times.as_mut() };
         self.memory.run(
             &self.exe,
             &mut call,
             &self.inputs,
+            &mut self.states,
             &mut self.outputs,
             &self.owned_by_caller,
         )?;
         drop(lent);
         self.ran = true;
-        let (inputs, outputs) = (self.ports.len(), self.output_ports.len());
-        self.states.advance(&mut self.inputs[inputs..], &mut self.outputs[outputs..]);
         Ok(())
     }
 
     fn state(&self, name: &str) -> Result<Tensor> {
-        self.states.value(&self.inputs[self.ports.len()..], name)
+        self.states.value(name)
     }
 
     fn set_state(&mut self, name: &str, value: &Tensor) -> Result<()> {
-        self.states.set(&mut self.inputs[self.ports.len()..], name, value)
+        self.states.set(name, value)
     }
 
     fn reset_states(&mut self) {
-        self.states.reset(&mut self.inputs[self.ports.len()..]);
+        self.states.reset();
     }
 
     fn profiling(&self) -> Vec<NodeProfile> {

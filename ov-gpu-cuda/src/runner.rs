@@ -12,8 +12,12 @@ use ov_core::{
 };
 
 use crate::{
-    plan::{BuildError, Executable, Given, GivenFrom, HostInput, HostPart, Part, Plan, evaluate},
+    plan::{
+        BuildError, Executable, Given, GivenFrom, HostInput, HostPart, KeptFrom, Part, Plan,
+        evaluate,
+    },
     slot::{HostValues, Slot, unexpected},
+    states::DeviceStates,
 };
 
 /// Times of the nodes of an inference, by their index in the program.
@@ -36,28 +40,28 @@ pub(crate) struct Memory {
 }
 
 impl Memory {
-    fn plan(&mut self, exe: &Executable, inputs: &[Tensor]) -> Result<Arc<Plan>> {
-        if let Some(plan) = &self.last {
-            let same = plan.inputs.len() == inputs.len()
-                && plan
-                    .inputs
-                    .iter()
-                    .zip(inputs)
-                    .all(|((ty, s), t)| *ty == t.element_type() && s == t.shape());
-            if same {
-                return Ok(Arc::clone(plan));
-            }
+    fn plan(
+        &mut self,
+        exe: &Executable,
+        inputs: &[Tensor],
+        states: &DeviceStates,
+    ) -> Result<Arc<Plan>> {
+        let types = || inputs.iter().map(|t| (t.element_type(), t.shape())).chain(states.types());
+        if let Some(plan) = &self.last
+            && plan.inputs.iter().map(|(ty, shape)| (*ty, shape)).eq(types())
+        {
+            return Ok(Arc::clone(plan));
         }
         let signature: Vec<(ElementType, Shape)> =
-            inputs.iter().map(|t| (t.element_type(), t.shape().clone())).collect();
+            types().map(|(ty, shape)| (ty, shape.clone())).collect();
         let plan = exe.plan(&signature).map_err(infer_error)?;
         self.last = Some(Arc::clone(&plan));
         Ok(plan)
     }
 
-    /// One inference. `inputs` are contiguous tensors of the types of the program's inputs. `outputs` are written in
-    /// place where type and shape fit and the memory is free, else replaced; those that are `fixed` are the caller's
-    /// memory and are never replaced.
+    /// One inference. `inputs` are contiguous tensors of the types of the program's inputs, without those of variables, whose
+    /// values `states` holds before and, if all goes well, after it. `outputs` are written in place where type and shape fit
+    /// and the memory is free, else replaced; those that are `fixed` are the caller's memory and are never replaced.
     ///
     /// # Errors
     /// When an operator refuses shapes or values, a fixed output does not fit, memory is short, the device fails, or the
@@ -67,45 +71,64 @@ impl Memory {
         exe: &Executable,
         call: &mut Call<'_>,
         inputs: &[Tensor],
+        states: &mut DeviceStates,
         outputs: &mut [Tensor],
         fixed: &[bool],
     ) -> Result<()> {
-        let mut plan = self.plan(exe, inputs)?;
+        states.begin();
+        let mut plan = self.plan(exe, inputs, states)?;
         self.made.resize(exe.program.values.len(), None);
         loop {
             for given in &plan.given {
                 prepare(exe, given, outputs, fixed)?;
             }
-            let instance = call.slot.prepare(&plan)?;
+            states.ready(&plan.state_uses, call.slot)?;
+            let instance = call.slot.prepare(&plan, states)?;
             for (index, part) in plan.parts.iter().enumerate() {
                 call.cancel.check()?;
                 match part {
                     Part::Graph(_) => {
-                        let mut values = HostValues { inputs, made: &mut self.made };
+                        let hidden = states.hidden();
+                        let mut values = HostValues { inputs, hidden, made: &mut self.made };
                         let times = call.times.as_deref_mut();
                         call.slot.run(instance, index, &mut values, outputs, times)?;
                     }
                     Part::Host(step) => {
-                        let results = self.host(exe, call, step, inputs)?;
+                        let results = self.host(exe, call, step, inputs, states.hidden())?;
                         self.keep(exe, step, results);
                     }
                 }
             }
             for given in &plan.given {
                 if let GivenFrom::Host(source) = given.from {
-                    let values = HostValues { inputs, made: &mut self.made };
+                    let hidden = states.hidden();
+                    let values = HostValues { inputs, hidden, made: &mut self.made };
                     fill(&mut outputs[given.output], values.get(source)?, &given.shape)?;
                 }
             }
+            for kept in &plan.kept {
+                let value = match &kept.from {
+                    KeptFrom::Held(value) => Some(value.clone()),
+                    KeptFrom::Host(source) => {
+                        let hidden = states.hidden();
+                        let values = HostValues { inputs, hidden, made: &mut self.made };
+                        let value = values.get(*source)?.to_owned_tensor();
+                        Some(value.reshape(kept.shape.clone())?)
+                    }
+                    KeptFrom::Same | KeptFrom::Written => None,
+                };
+                states.note(kept, value);
+            }
             let Some(tail) = &plan.tail else { break };
             call.cancel.check()?;
-            let results = self.host(exe, call, &tail.step, inputs)?;
+            let results = self.host(exe, call, &tail.step, inputs, states.hidden())?;
             let types: Vec<(ElementType, Shape)> =
                 results.iter().map(|t| (t.element_type(), t.shape().clone())).collect();
             self.keep(exe, &tail.step, results);
             let next = exe.plan_after(tail, &types).map_err(infer_error)?;
             plan = next;
         }
+        states.advance();
         Ok(())
     }
 
@@ -122,10 +145,11 @@ impl Memory {
         call: &mut Call<'_>,
         step: &HostPart,
         inputs: &[Tensor],
+        hidden: &[Tensor],
     ) -> Result<Vec<Tensor>> {
         let start = Instant::now();
         let node = exe.node(step.node);
-        let values = HostValues { inputs, made: &mut self.made };
+        let values = HostValues { inputs, hidden, made: &mut self.made };
         let arguments = step
             .inputs
             .iter()
@@ -194,7 +218,7 @@ fn run_body(body: &Executable, call: &mut Call<'_>, arguments: &[Tensor]) -> OpR
     // The times of a body belong to the node that runs it.
     let mut call = Call { slot: call.slot, cancel: call.cancel, times: None };
     Memory::default()
-        .run(body, &mut call, &inputs, &mut outputs, &[])
+        .run(body, &mut call, &inputs, &mut DeviceStates::none(), &mut outputs, &[])
         .map_err(|e| OpError::Invalid(e.to_string()))?;
     Ok(outputs)
 }

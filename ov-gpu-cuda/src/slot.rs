@@ -13,10 +13,11 @@ use ov_core::{
 use crate::{
     driver::{
         DeviceMemory, DriverError, ErrorKind, Event, Function, Graph, GraphBuilder, KernelNode,
-        Patience, Pinned, Stream, Wait,
+        Patience, Pinned, Side, Stream, Transfer, Wait,
     },
     loaded::{Loaded, failed},
-    plan::{Argument, GraphPart, HostSource, Part, Plan, PlannedLaunch},
+    plan::{Argument, DevicePlace, GraphPart, HostSource, Part, Plan, PlannedLaunch, StateMemory},
+    states::DeviceStates,
 };
 
 /// How slots run.
@@ -52,6 +53,8 @@ pub(crate) struct Slot {
 #[derive(Debug)]
 struct Instance {
     graphs: Vec<Option<PartGraph>>,
+    /// Where the variables lie that its graphs use: before the inference, and after it.
+    addresses: Vec<[u64; 2]>,
     _constants: Option<DeviceMemory>,
     plan: Arc<Plan>,
 }
@@ -67,10 +70,18 @@ struct PartGraph {
     _functions: Vec<Arc<Function>>,
 }
 
+/// Memory of a graph that is not the slot's own.
+struct Bases<'a> {
+    constants: Option<&'a DeviceMemory>,
+    states: &'a DeviceStates,
+}
+
 /// Where the host's values of an inference are.
 pub(crate) struct HostValues<'a> {
     /// The caller's tensors.
     pub(crate) inputs: &'a [Tensor],
+    /// Tensors of the hidden inputs, which follow them.
+    pub(crate) hidden: &'a [Tensor],
     /// By value: what host steps and downloads left.
     pub(crate) made: &'a mut [Option<Tensor>],
 }
@@ -82,7 +93,10 @@ impl HostValues<'_> {
     /// When it is not, which a plan rules out.
     pub(crate) fn get(&self, source: HostSource) -> Result<&Tensor> {
         let found = match source {
-            HostSource::Input(i) => self.inputs.get(i),
+            HostSource::Input(i) => match i.checked_sub(self.inputs.len()) {
+                Some(hidden) => self.hidden.get(hidden),
+                None => self.inputs.get(i),
+            },
             HostSource::Made(v) => self.made.get(v as usize).and_then(Option::as_ref),
         };
         found.ok_or_else(|| unexpected(format!("there is no value for {source:?}")))
@@ -94,8 +108,10 @@ pub(crate) fn unexpected(detail: String) -> Error {
 }
 
 impl Slot {
-    /// Graphs of so many plans are kept.
+    /// Graphs of so many plans are kept. With variables each place where they lie needs graphs of its own: two places that
+    /// take turns, for every request that runs here.
     const INSTANCES: usize = 8;
+    const INSTANCES_WITH_VARIABLES: usize = 16;
 
     /// A slot of a loaded model; memory comes with the first plan.
     ///
@@ -120,18 +136,41 @@ impl Slot {
         &self.loaded
     }
 
-    /// Allocates what the plan needs and makes its graphs, unless they are there.
+    /// The stream.
+    pub(crate) fn stream(&self) -> &Stream {
+        &self.stream
+    }
+
+    /// Allocates what the plan needs and loads its kernels, so that little is left for [`Slot::prepare`].
     ///
     /// # Errors
     /// When memory runs out, or a kernel cannot be had.
-    pub(crate) fn prepare(&mut self, plan: &Arc<Plan>) -> Result<usize> {
-        if let Some(at) = self.instances.iter().rposition(|i| Arc::ptr_eq(&i.plan, plan)) {
+    pub(crate) fn warm(&mut self, plan: &Plan) -> Result<()> {
+        self.reserve(plan).map_err(|e| self.failed(e))?;
+        plan.launches().try_for_each(|l| self.loaded.function(&l.source, &l.function).map(drop))
+    }
+
+    /// Allocates what the plan needs and makes its graphs, unless they are there. The memory of `states` that the plan uses
+    /// is there.
+    ///
+    /// # Errors
+    /// When memory runs out, or a kernel cannot be had.
+    pub(crate) fn prepare(&mut self, plan: &Arc<Plan>, states: &DeviceStates) -> Result<usize> {
+        let suits = |i: &Instance| {
+            Arc::ptr_eq(&i.plan, plan)
+                && i.addresses.iter().copied().eq(states.addresses(&plan.state_uses))
+        };
+        if let Some(at) = self.instances.iter().rposition(suits) {
             let last = self.instances.len() - 1;
             self.instances[at..=last].rotate_left(1);
             return Ok(last);
         }
         self.reserve(plan).map_err(|e| self.failed(e))?;
-        if self.instances.len() == Self::INSTANCES {
+        let most = match plan.state_uses.is_empty() {
+            true => Self::INSTANCES,
+            false => Self::INSTANCES_WITH_VARIABLES,
+        };
+        if self.instances.len() >= most {
             self.instances.remove(0);
         }
         let constants = self.constants(plan).map_err(|e| self.failed(e))?;
@@ -148,14 +187,17 @@ impl Slot {
         let mut graphs = Vec::with_capacity(plan.parts.len());
         for (part, functions) in plan.parts.iter().zip(functions) {
             graphs.push(match part {
-                Part::Graph(part) => Some(self.graph(part, constants.as_ref(), functions)?),
+                Part::Graph(part) => {
+                    Some(self.graph(part, constants.as_ref(), states, functions)?)
+                }
                 Part::Host(_) => None,
             });
         }
         let microseconds = (start.elapsed() - loaded).as_micros() as u64;
         tracing::debug!(microseconds, parts = graphs.len(), "graphs are made");
+        let addresses = states.addresses(&plan.state_uses).collect();
         let plan = Arc::clone(plan);
-        self.instances.push(Instance { graphs, _constants: constants, plan });
+        self.instances.push(Instance { graphs, addresses, _constants: constants, plan });
         Ok(self.instances.len() - 1)
     }
 
@@ -213,18 +255,20 @@ impl Slot {
         &self,
         part: &GraphPart,
         constants: Option<&DeviceMemory>,
+        states: &DeviceStates,
         functions: Vec<Arc<Function>>,
     ) -> Result<PartGraph> {
         let mut events = Vec::new();
+        let bases = Bases { constants, states };
         let graph =
-            self.build(part, constants, &functions, &mut events).map_err(|e| self.failed(e))?;
+            self.build(part, &bases, &functions, &mut events).map_err(|e| self.failed(e))?;
         Ok(PartGraph { graph, slowest: Duration::ZERO, events, _functions: functions })
     }
 
     fn build(
         &self,
         part: &GraphPart,
-        constants: Option<&DeviceMemory>,
+        bases: &Bases<'_>,
         functions: &[Arc<Function>],
         events: &mut Vec<Event>,
     ) -> Result<Graph, DriverError> {
@@ -234,8 +278,12 @@ impl Slot {
             builder.without_overlap();
         }
         if let (Some(arena), Some(pinned)) = (&self.arena, &self.pinned) {
-            let copies: Vec<_> = part.uploads.iter().map(|u| (u.pinned, u.device, u.len)).collect();
-            builder.uploads(pinned, arena, &copies)?;
+            let copies = part.uploads.iter().map(|u| Transfer {
+                from: Side::Host(pinned, u.pinned),
+                to: Side::Device(arena, u.device),
+                len: u.len,
+            });
+            builder.copies(&copies.collect::<Vec<_>>())?;
         }
         for (launch, function) in part.launches.iter().zip(functions) {
             if self.options.profile {
@@ -243,7 +291,7 @@ impl Slot {
                 builder.record(&event)?;
                 events.push(event);
             }
-            let args = self.arguments(launch, constants);
+            let args = self.arguments(launch, bases);
             builder.kernel(KernelNode {
                 function,
                 grid: launch.grid,
@@ -257,15 +305,23 @@ impl Slot {
             builder.record(&event)?;
             events.push(event);
         }
-        if let (Some(arena), Some(pinned)) = (&self.arena, &self.pinned) {
-            let copies: Vec<_> =
-                part.downloads.iter().map(|d| (d.pinned, d.device, d.len)).collect();
-            builder.downloads(pinned, arena, &copies)?;
-        }
+        let from = |place: DevicePlace| match place {
+            DevicePlace::Arena(at) => Some(Side::Device(self.arena.as_ref()?, at)),
+            DevicePlace::State(memory) => Some(Side::Device(bases.states.memory(memory)?, 0)),
+        };
+        let moves = part.moves.iter().filter_map(|m| {
+            let to = Side::Device(bases.states.memory(StateMemory::After(m.to))?, 0);
+            Some(Transfer { from: from(m.from)?, to, len: m.len })
+        });
+        let downloads = part.downloads.iter().filter_map(|d| {
+            let to = Side::Host(self.pinned.as_ref()?, d.pinned);
+            Some(Transfer { from: from(d.device)?, to, len: d.len })
+        });
+        builder.copies(&moves.chain(downloads).collect::<Vec<_>>())?;
         builder.finish(&self.stream)
     }
 
-    fn arguments(&self, launch: &PlannedLaunch, constants: Option<&DeviceMemory>) -> Vec<Vec<u8>> {
+    fn arguments(&self, launch: &PlannedLaunch, bases: &Bases<'_>) -> Vec<Vec<u8>> {
         let base = |memory: Option<&DeviceMemory>| memory.map_or(0, DeviceMemory::address);
         let address = |memory: Option<&DeviceMemory>, offset: usize| {
             (base(memory) + offset as u64).to_ne_bytes().to_vec()
@@ -276,8 +332,9 @@ impl Slot {
             .map(|arg| match arg {
                 Argument::Arena(at) => address(self.arena.as_ref(), *at),
                 Argument::Weights(at) => address(Some(&self.loaded.weights), *at),
-                Argument::Constants(at) => address(constants, *at),
+                Argument::Constants(at) => address(bases.constants, *at),
                 Argument::Zeroed(at) => address(self.zeroed.as_ref(), *at),
+                Argument::State(memory) => address(bases.states.memory(*memory), 0),
                 Argument::Bytes(bytes) => bytes.clone(),
             })
             .collect()

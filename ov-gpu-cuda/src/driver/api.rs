@@ -75,6 +75,8 @@ functions! {
         cuMemFreeHost(*mut c_void);
         cuMemsetD8Async(CUdeviceptr, u8, usize, CUstream);
         cuMemcpyHtoDAsync_v2(CUdeviceptr, *const c_void, usize, CUstream);
+        cuMemcpyDtoH_v2(*mut c_void, CUdeviceptr, usize);
+        cuMemcpyPeerAsync(CUdeviceptr, CUcontext, CUdeviceptr, CUcontext, usize, CUstream);
         cuModuleLoadData(*mut CUmodule, *const c_void);
         cuModuleUnload(CUmodule);
         cuModuleGetFunction(*mut CUfunction, CUmodule, *const c_char);
@@ -107,11 +109,9 @@ functions! {
     }
 }
 
-/// An open driver library.
+/// A driver library that was opened, which is never closed: what was left in it with a lost GPU may still run its code.
 pub(crate) struct Api {
     pub(super) functions: Functions,
-    /// Keeps the functions in memory.
-    _library: Library,
 }
 
 impl fmt::Debug for Api {
@@ -172,6 +172,7 @@ impl Api {
         let library =
             unsafe { Library::new(path) }.map_err(|e| LoadError::Missing(e.to_string()))?;
         let functions = Functions::look_up(&library, hidden).map_err(LoadError::TooOld)?;
-        Ok(Self { functions, _library: library })
+        std::mem::forget(library);
+        Ok(Self { functions })
     }
 }

@@ -29,6 +29,37 @@ pub(crate) struct KernelNode<'a> {
     pub(crate) args: &'a [Vec<u8>],
 }
 
+/// One end of a copy.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Side<'a> {
+    /// Pinned memory from an offset on.
+    Host(&'a Pinned, usize),
+    /// Memory of the GPU from an offset on.
+    Device(&'a DeviceMemory, usize),
+}
+
+impl Side<'_> {
+    /// Kind, address on the host, address on the GPU of `len` bytes.
+    fn range(self, len: usize) -> (CUmemorytype, *mut c_void, u64) {
+        match self {
+            Self::Host(pinned, at) => (CUmemorytype::CU_MEMORYTYPE_HOST, pinned.at(at, len), 0),
+            Self::Device(memory, at) => {
+                assert!(at.checked_add(len).is_some_and(|end| end <= memory.len()));
+                let address = memory.address() + at as u64;
+                (CUmemorytype::CU_MEMORYTYPE_DEVICE, std::ptr::null_mut(), address)
+            }
+        }
+    }
+}
+
+/// A copy of `len` bytes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Transfer<'a> {
+    pub(crate) from: Side<'a>,
+    pub(crate) to: Side<'a>,
+    pub(crate) len: usize,
+}
+
 /// A graph while nodes are added, one after the other: copies in may run side by side, then kernels in order, then
 /// copies out side by side.
 pub(crate) struct GraphBuilder {
@@ -81,62 +112,26 @@ impl GraphBuilder {
         self.programmatic = false;
     }
 
-    /// Adds copies from the host, each `(pinned, device, len)` in offsets; they run side by side.
+    /// Adds copies, which run side by side.
     ///
     /// # Errors
     /// What the driver says.
     ///
     /// # Panics
     /// When a range lies outside its memory.
-    pub(crate) fn uploads(
-        &mut self,
-        pinned: &Pinned,
-        memory: &DeviceMemory,
-        copies: &[(usize, usize, usize)],
-    ) -> Result<()> {
-        self.copies(pinned, memory, copies, true)
-    }
-
-    /// Adds copies to the host, each `(pinned, device, len)` in offsets; they run side by side.
-    ///
-    /// # Errors
-    /// What the driver says.
-    ///
-    /// # Panics
-    /// When a range lies outside its memory.
-    pub(crate) fn downloads(
-        &mut self,
-        pinned: &Pinned,
-        memory: &DeviceMemory,
-        copies: &[(usize, usize, usize)],
-    ) -> Result<()> {
-        self.copies(pinned, memory, copies, false)
-    }
-
-    fn copies(
-        &mut self,
-        pinned: &Pinned,
-        memory: &DeviceMemory,
-        copies: &[(usize, usize, usize)],
-        up: bool,
-    ) -> Result<()> {
+    pub(crate) fn copies(&mut self, copies: &[Transfer<'_>]) -> Result<()> {
         let mut added = Vec::with_capacity(copies.len());
-        for (at, offset, len) in copies.iter().copied().filter(|(.., len)| *len > 0) {
-            assert!(offset.checked_add(len).is_some_and(|end| end <= memory.len()));
-            let host = pinned.at(at, len);
-            let device = memory.address() + offset as u64;
-            let kind = |host| match host {
-                true => CUmemorytype::CU_MEMORYTYPE_HOST,
-                false => CUmemorytype::CU_MEMORYTYPE_DEVICE,
-            };
+        for Transfer { from, to, len } in copies.iter().copied().filter(|c| c.len > 0) {
+            let (from_kind, from_host, from_device) = from.range(len);
+            let (to_kind, to_host, to_device) = to.range(len);
             let params = CUDA_MEMCPY3D {
                 srcXInBytes: 0,
                 srcY: 0,
                 srcZ: 0,
                 srcLOD: 0,
-                srcMemoryType: kind(up),
-                srcHost: if up { host } else { std::ptr::null_mut() },
-                srcDevice: if up { 0 } else { device },
+                srcMemoryType: from_kind,
+                srcHost: from_host,
+                srcDevice: from_device,
                 srcArray: std::ptr::null_mut(),
                 reserved0: std::ptr::null_mut(),
                 // One row needs none, and there is a limit to it.
@@ -146,9 +141,9 @@ impl GraphBuilder {
                 dstY: 0,
                 dstZ: 0,
                 dstLOD: 0,
-                dstMemoryType: kind(!up),
-                dstHost: if up { std::ptr::null_mut() } else { host },
-                dstDevice: if up { device } else { 0 },
+                dstMemoryType: to_kind,
+                dstHost: to_host,
+                dstDevice: to_device,
                 dstArray: std::ptr::null_mut(),
                 reserved1: std::ptr::null_mut(),
                 dstPitch: 0,

@@ -47,6 +47,11 @@ impl DeviceMemory {
         self.len
     }
 
+    /// The context that it belongs to.
+    pub(crate) fn context(&self) -> &Arc<Context> {
+        &self.context
+    }
+
     /// Starts setting every byte to zero.
     ///
     /// # Errors
@@ -96,6 +101,85 @@ impl DeviceMemory {
                 stream.handle,
             )
         })
+    }
+}
+
+impl DeviceMemory {
+    /// Copies bytes to the beginning, after what is in the stream; returns when it is done.
+    ///
+    /// # Errors
+    /// What the driver says.
+    ///
+    /// # Panics
+    /// When the bytes do not fit.
+    pub(crate) fn fill(&self, from: &[u8], stream: &Stream) -> Result<()> {
+        assert!(from.len() <= self.len);
+        if from.is_empty() {
+            return Ok(());
+        }
+        self.context.current("cuMemcpyHtoDAsync")?;
+        // SAFETY: the range was checked above; the bytes are borrowed until the stream has been waited for, also after an
+        // error of the copy itself, which then has not begun.
+        self.context.check("cuMemcpyHtoDAsync", unsafe {
+            (self.context.device.api.functions.cuMemcpyHtoDAsync_v2)(
+                self.address,
+                from.as_ptr().cast(),
+                from.len(),
+                stream.handle,
+            )
+        })?;
+        stream.wait()
+    }
+
+    /// Copies the first bytes to the host. The caller has waited for what writes them.
+    ///
+    /// # Errors
+    /// What the driver says.
+    ///
+    /// # Panics
+    /// When there are not so many bytes.
+    pub(crate) fn read(&self, to: &mut [u8]) -> Result<()> {
+        assert!(to.len() <= self.len);
+        if to.is_empty() {
+            return Ok(());
+        }
+        self.context.current("cuMemcpyDtoH")?;
+        // SAFETY: the range was checked above; the call returns when the bytes are there.
+        self.context.check("cuMemcpyDtoH", unsafe {
+            (self.context.device.api.functions.cuMemcpyDtoH_v2)(
+                to.as_mut_ptr().cast(),
+                self.address,
+                to.len(),
+            )
+        })
+    }
+
+    /// Copies the first `len` bytes of memory of another GPU here, after what is in the stream, which is one of this
+    /// memory's GPU; returns when it is done. The caller has waited for what writes them.
+    ///
+    /// # Errors
+    /// What the driver says.
+    ///
+    /// # Panics
+    /// When they do not fit.
+    pub(crate) fn take(&self, from: &Self, len: usize, stream: &Stream) -> Result<()> {
+        assert!(len <= self.len && len <= from.len);
+        if len == 0 {
+            return Ok(());
+        }
+        self.context.current("cuMemcpyPeerAsync")?;
+        // SAFETY: both ranges were checked above, and both are borrowed until the stream has been waited for.
+        self.context.check("cuMemcpyPeerAsync", unsafe {
+            (self.context.device.api.functions.cuMemcpyPeerAsync)(
+                self.address,
+                self.context.handle,
+                from.address,
+                from.context.handle,
+                len,
+                stream.handle,
+            )
+        })?;
+        stream.wait()
     }
 }
 

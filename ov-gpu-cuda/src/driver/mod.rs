@@ -15,7 +15,7 @@ mod stream;
 pub(crate) use api::Api;
 pub(crate) use device::{About, Context, Device, Driver};
 pub(crate) use error::{DriverError, ErrorKind};
-pub(crate) use graph::{Graph, GraphBuilder, KernelNode};
+pub(crate) use graph::{Graph, GraphBuilder, KernelNode, Side, Transfer};
 pub(crate) use memory::{DeviceMemory, Pinned};
 pub(crate) use module::{Function, Module};
 pub(crate) use stream::{Event, Patience, Stream, Wait};

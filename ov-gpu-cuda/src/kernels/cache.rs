@@ -8,7 +8,7 @@ use ov_core::{
 };
 
 use super::{
-    Arg, Binding, Bound, Choice, Kernel, Launch, Reject, Selecting, Source, Step,
+    Arg, Binding, Bound, Choice, Kernel, Launch, Reject, Selecting, Source, Step, Update,
     copy::Copy,
     element::{moved_bytes, opaque_type, storage_type, unsupported},
     gather::units,
@@ -52,6 +52,7 @@ fn bind(node: &Binding<'_>) -> Result<Bound, Reject> {
     let whole = Copy { size, dims: vec![len], from, to, from_offset: 0, to_offset: 0 };
     let mut step = Step::default();
     step.launches.extend(whole.launch(Arg::Input(0), Arg::Output(0))?);
+    step.update = Some(Update { input: 0, copies: step.launches.len() });
     if update.elements() == 0 {
         return Ok(Bound::Step(step));
     }

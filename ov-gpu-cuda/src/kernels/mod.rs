@@ -150,6 +150,18 @@ pub(crate) struct Step {
     /// step leaves them zero (counters of split-K count back to zero), so that they are cleared once, at binding; such
     /// memory belongs to this step alone. It does not lie before the rest: an address reaches one or the other.
     pub(crate) zeroed: usize,
+    /// How the step can work in the memory of an input, if it can.
+    pub(crate) update: Option<Update>,
+}
+
+/// A step that changes some of an input's elements: where output 0 has the memory of the input, the launches that copy it
+/// there are left out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Update {
+    /// The input.
+    pub(crate) input: usize,
+    /// So many launches, the first ones, copy it; no other one reads it.
+    pub(crate) copies: usize,
 }
 
 /// What a bound node is.

@@ -6,6 +6,7 @@ use ov_core::op::{
     core::Identity,
     reshape::{Broadcast, Broadcast1, BroadcastMode, Reshape, Squeeze, Squeeze15, Tile, Unsqueeze},
     slice::{Slice, SlicedPart, StridedSlice},
+    state::ReadState,
     transpose::{
         DepthMode, DepthToSpace, Reverse, ReverseMode, ShuffleChannels, SpaceToDepth, Transpose,
     },
@@ -44,6 +45,7 @@ const COPIES: &[(OpKind, &[usize], Bind)] = &[
     (SpaceToDepth::KIND, &[], space_to_depth),
     (ShuffleChannels::KIND, &[], shuffle_channels),
     (Reverse::KIND, &[1], reverse),
+    (ReadState::KIND, &[], read_state),
 ];
 
 fn select(node: &Selecting<'_>) -> Option<Result<Choice, Reject>> {
@@ -62,6 +64,11 @@ fn bind(node: &Binding<'_>) -> Result<Bound, Reject> {
         Some((.., bind)) => bind(node),
         None => Ok(Bound::Alias(0)),
     }
+}
+
+/// The memory of what is read: the length of the flag chooses.
+fn read_state(node: &Binding<'_>) -> Result<Bound, Reject> {
+    Ok(Bound::Alias(ReadState::chosen(node.inputs[2].shape.elements())))
 }
 
 /// The attributes of an operator that a table names.

@@ -320,7 +320,7 @@ impl Product {
             shared: tile.shared(size, self.a.turned, self.b.turned) as u32,
             args,
         };
-        Ok(Step { launches: vec![launch], scratch, zeroed: counters })
+        Ok(Step { launches: vec![launch], scratch, zeroed: counters, update: None })
     }
 
     fn source(&self, tile: Tile, a_vector: usize, b_vector: usize) -> Source {

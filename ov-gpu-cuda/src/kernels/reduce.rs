@@ -218,6 +218,6 @@ impl Plan {
         }
         // A scratch address is wanted even where nothing is kept there.
         let scratch = if shares > 1 { places * shares * accumulator } else { accumulator };
-        Ok(Step { launches, scratch, zeroed: 0 })
+        Ok(Step { launches, scratch, ..Step::default() })
     }
 }

@@ -140,7 +140,7 @@ fn step(node: &Binding<'_>, op: &Interpolate, axes: &[ResizedAxis]) -> Result<St
         ]
         .concat(),
     };
-    Ok(Step { launches: vec![first, second], scratch, zeroed: 0 })
+    Ok(Step { launches: vec![first, second], scratch, ..Step::default() })
 }
 
 /// The struct `Axes`, and how many counts and taps its tables have.

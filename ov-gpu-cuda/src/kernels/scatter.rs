@@ -14,7 +14,7 @@ use ov_core::{
 };
 
 use super::{
-    Arg, Binding, Bound, Choice, Kernel, Launch, Reject, Selecting, Source, Step,
+    Arg, Binding, Bound, Choice, Kernel, Launch, Reject, Selecting, Source, Step, Update,
     copy::Copy,
     element::{compute_type, element_bytes, opaque_type, storage_type, unsupported},
     gather::{fits, units},
@@ -179,6 +179,7 @@ fn bind(node: &Binding<'_>) -> Result<Bound, Reject> {
     };
     let mut step = Step::default();
     step.launches.extend(whole.launch(Arg::Input(0), Arg::Output(0))?);
+    step.update = Some(Update { input: 0, copies: step.launches.len() });
     if node.inputs[2].shape.elements() == 0 || data.elements() == 0 {
         return Ok(Bound::Step(step));
     }

@@ -9,9 +9,11 @@ use ov_core::{
 };
 
 use super::{
-    Argument, BuildError, Download, Executable, Given, GivenFrom, GraphPart, HostInput, HostPart,
-    HostSource, Part, Plan, PlannedLaunch, Signature, Tail, Upload,
+    Argument, BuildError, DevicePlace, Download, Executable, Given, GivenFrom, GraphPart,
+    HostInput, HostPart, HostSource, Kept, Part, Plan, PlannedLaunch, Signature, StateMemory, Tail,
+    Upload,
     infer::{Inferred, State, infer},
+    kept::uses,
     reads::{needed_nodes, wanted_later},
 };
 use crate::{
@@ -26,7 +28,10 @@ pub(super) fn first(exe: &Executable, inputs: &[(ElementType, Shape)]) -> Result
     {
         let state = State { element_type: *element_type, shape: shape.clone(), value: None };
         builder.states[port.value as usize] = Some(state);
-        builder.on_host[port.value as usize] = Some(HostSource::Input(index));
+        match exe.states.iter().position(|s| s.on_device && s.input == index) {
+            Some(variable) => builder.read_state(port.value, variable),
+            None => builder.on_host[port.value as usize] = Some(HostSource::Input(index)),
+        }
     }
     let mut plan = builder.build(0, true)?;
     plan.inputs = inputs.to_vec();
@@ -43,6 +48,9 @@ pub(super) fn next(
     for (value, state, source) in &tail.live {
         builder.states[*value as usize] = Some(state.clone());
         builder.on_host[*value as usize] = *source;
+        if let Some(variable) = builder.variable_of(*value) {
+            builder.read_state(*value, variable);
+        }
     }
     for (value, (element_type, shape)) in exe.node(tail.step.node).outputs.iter().zip(outputs) {
         let state = State { element_type: *element_type, shape: shape.clone(), value: None };
@@ -50,6 +58,24 @@ pub(super) fn next(
         builder.on_host[*value as usize] = Some(HostSource::Made(*value));
     }
     builder.build(tail.step.node + 1, false)
+}
+
+/// Where a value lies on the device, before memory is placed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Home {
+    /// Memory of a need.
+    Need(usize),
+    /// Memory of a variable.
+    State(StateMemory),
+}
+
+impl Home {
+    fn place(self, offsets: &[usize]) -> DevicePlace {
+        match self {
+            Self::Need(need) => DevicePlace::Arena(offsets[need]),
+            Self::State(memory) => DevicePlace::State(memory),
+        }
+    }
 }
 
 /// An argument before memory is placed.
@@ -60,20 +86,24 @@ enum Draft {
     Done(Argument),
 }
 
-struct Builder<'a> {
-    exe: &'a Executable,
+pub(super) struct Builder<'a> {
+    pub(super) exe: &'a Executable,
     states: Vec<Option<State>>,
     /// The value whose memory a value is.
-    root: Vec<ValueId>,
+    pub(super) root: Vec<ValueId>,
     /// Where a value is found on the host.
-    on_host: Vec<Option<HostSource>>,
-    /// The need of a value that lies on the device.
-    on_device: Vec<Option<usize>>,
+    pub(super) on_host: Vec<Option<HostSource>>,
+    /// Where a value lies on the device.
+    pub(super) on_device: Vec<Option<Home>>,
+    /// The memory of variables, by the root of the value that is to lie there.
+    pub(super) claims: HashMap<ValueId, StateMemory>,
+    /// What variables hold after the inference.
+    pub(super) kept: Vec<Kept>,
     /// Outputs by the root of their value, those that a download fills taken out.
-    outputs: HashMap<ValueId, Vec<usize>>,
+    pub(super) outputs: HashMap<ValueId, Vec<usize>>,
     /// Roots of outputs that a download fills.
     filled: HashSet<ValueId>,
-    needs: Vec<Lifetime>,
+    pub(super) needs: Vec<Lifetime>,
     time: usize,
     parts: Vec<Part>,
     /// Arguments of the launches of each part, and the needs of its copies.
@@ -86,10 +116,11 @@ struct Builder<'a> {
 }
 
 #[derive(Default)]
-struct Drafts {
+pub(super) struct Drafts {
     args: Vec<Vec<Draft>>,
     uploads: Vec<usize>,
-    downloads: Vec<usize>,
+    pub(super) moves: Vec<Home>,
+    downloads: Vec<Home>,
     begin: usize,
 }
 
@@ -121,6 +152,8 @@ impl<'a> Builder<'a> {
             root: (0..count as ValueId).collect(),
             on_host: vec![None; count],
             on_device: vec![None; count],
+            claims: HashMap::new(),
+            kept: Vec::new(),
             outputs: HashMap::new(),
             filled: HashSet::new(),
             needs: Vec::new(),
@@ -151,6 +184,8 @@ impl<'a> Builder<'a> {
             .filter(|(_, p)| self.states[p.value as usize].is_some() && is_new(p.value))
             .map(|(i, p)| (i, p.value))
             .collect();
+        let visible = exe.program.outputs.len() - exe.states.len();
+        let (given, assigned): (Vec<_>, Vec<_>) = given.into_iter().partition(|g| g.0 < visible);
         // Binding first: aliases must be known before outputs are looked up by their roots.
         let mut bound = Vec::with_capacity(needed.len());
         for index in needed {
@@ -166,6 +201,7 @@ impl<'a> Builder<'a> {
             let root = self.root[*value as usize];
             self.outputs.entry(root).or_default().push(*output);
         }
+        self.claim(&assigned, &mut bound, end == exe.program.nodes.len());
         for (index, what) in bound {
             match what {
                 Ok(Bound::Step(step)) => self.launch(index, step),
@@ -173,6 +209,7 @@ impl<'a> Builder<'a> {
                 Err(Reject(reason)) => self.host(index, &reason)?,
             }
         }
+        self.keep(&assigned);
         let tail = if end < exe.program.nodes.len() {
             Some(self.tail(end, &wanted)?)
         } else {
@@ -209,7 +246,7 @@ impl<'a> Builder<'a> {
         Ok((self.exe.program.nodes.len(), computed))
     }
 
-    fn state(&self, value: ValueId) -> &State {
+    pub(super) fn state(&self, value: ValueId) -> &State {
         self.states[value as usize].as_ref().expect("a program reads no value before it is made")
     }
 
@@ -270,13 +307,13 @@ impl<'a> Builder<'a> {
         Ok(bound)
     }
 
-    fn tick(&mut self) -> usize {
+    pub(super) fn tick(&mut self) -> usize {
         self.time += 1;
         self.time
     }
 
     /// The part that launches go to.
-    fn opened(&mut self) -> &mut (GraphPart, Drafts) {
+    pub(super) fn opened(&mut self) -> &mut (GraphPart, Drafts) {
         if self.open.is_none() {
             let begin = self.tick();
             self.open = Some((GraphPart::default(), Drafts { begin, ..Drafts::default() }));
@@ -298,9 +335,13 @@ impl<'a> Builder<'a> {
     /// The address of an input for a launch at `time`.
     fn address(&mut self, value: ValueId, time: usize) -> Draft {
         let root = self.root[value as usize];
-        if let Some(need) = self.on_device[root as usize] {
-            self.needs[need].last = time;
-            return Draft::Need(need, 0);
+        match self.on_device[root as usize] {
+            Some(Home::Need(need)) => {
+                self.needs[need].last = time;
+                return Draft::Need(need, 0);
+            }
+            Some(Home::State(memory)) => return Draft::Done(Argument::State(memory)),
+            None => {}
         }
         if let Constant::Stored(range) = &self.exe.program.values[root as usize].constant {
             return Draft::Done(Argument::Weights(range.start));
@@ -317,7 +358,7 @@ impl<'a> Builder<'a> {
         let begin = self.opened().1.begin;
         let need = self.need(len, begin);
         self.needs[need].last = time;
-        self.on_device[root as usize] = Some(need);
+        self.on_device[root as usize] = Some(Home::Need(need));
         let (part, drafts) = self.opened();
         part.uploads.push(Upload { from, pinned, device: 0, len });
         drafts.uploads.push(need);
@@ -346,8 +387,11 @@ impl<'a> Builder<'a> {
         let scratch = (step.scratch > step.zeroed).then(|| self.need(step.scratch - shared, time));
         for value in &node.outputs {
             let len = self.state(*value).len();
-            let need = self.need(len, time);
-            self.on_device[*value as usize] = Some(need);
+            let home = match self.claims.get(value) {
+                Some(memory) => Home::State(*memory),
+                None => Home::Need(self.need(len, time)),
+            };
+            self.on_device[*value as usize] = Some(home);
         }
         for launch in step.launches {
             let args = launch
@@ -429,7 +473,7 @@ impl<'a> Builder<'a> {
     }
 
     /// The value, when it is known; of an alias of a known value, in its shape.
-    fn known(&self, value: ValueId) -> Option<ov_core::Tensor> {
+    pub(super) fn known(&self, value: ValueId) -> Option<ov_core::Tensor> {
         let state = self.state(value);
         if let Some(value) = &state.value {
             return Some(value.clone());
@@ -470,7 +514,7 @@ impl<'a> Builder<'a> {
         due.sort_unstable();
         due.dedup();
         for root in due {
-            let Some(need) = self.on_device[root as usize] else { continue };
+            let Some(home) = self.on_device[root as usize] else { continue };
             let outputs = match self.on_host[root as usize] {
                 None => self.outputs.remove(&root).unwrap_or_default(),
                 Some(_) => Vec::new(),
@@ -478,7 +522,9 @@ impl<'a> Builder<'a> {
             if !outputs.is_empty() {
                 self.filled.insert(root);
             }
-            self.needs[need].last = time;
+            if let Home::Need(need) = home {
+                self.needs[need].last = time;
+            }
             let state = self.state(root);
             let (ty, shape, len) = (state.element_type, state.shape.clone(), state.len());
             let keep = keep.contains(&root).then_some((root, ty, shape));
@@ -486,8 +532,9 @@ impl<'a> Builder<'a> {
                 self.on_host[root as usize] = Some(HostSource::Made(root));
             }
             let pinned = self.pin(len);
-            part.downloads.push(Download { pinned, device: 0, len, keep, outputs });
-            drafts.downloads.push(need);
+            let device = DevicePlace::Arena(0);
+            part.downloads.push(Download { pinned, device, len, keep, outputs });
+            drafts.downloads.push(home);
         }
         self.parts.push(Part::Graph(part));
         self.drafts.push(drafts);
@@ -503,8 +550,13 @@ impl<'a> Builder<'a> {
                     && matches!(constant, Constant::No)
             })
             .collect();
-        let roots: Vec<ValueId> =
-            live.iter().chain(&self.exe.node(end).inputs).map(|v| self.root[*v as usize]).collect();
+        // The next stage reads variables where they are.
+        let roots: Vec<ValueId> = live
+            .iter()
+            .filter(|v| self.variable_of(**v).is_none())
+            .chain(&self.exe.node(end).inputs)
+            .map(|v| self.root[*v as usize])
+            .collect();
         self.bring(&roots);
         self.close(&[]);
         let step = self.host_step(end, "the shapes of its results depend on data")?;
@@ -549,8 +601,11 @@ impl<'a> Builder<'a> {
             for (upload, need) in part.uploads.iter_mut().zip(drafts.uploads) {
                 upload.device = offsets[need];
             }
-            for (download, need) in part.downloads.iter_mut().zip(drafts.downloads) {
-                download.device = offsets[need];
+            for (step, home) in part.moves.iter_mut().zip(drafts.moves) {
+                step.from = home.place(&offsets);
+            }
+            for (download, home) in part.downloads.iter_mut().zip(drafts.downloads) {
+                download.device = home.place(&offsets);
             }
         }
         let states = &self.states;
@@ -559,6 +614,7 @@ impl<'a> Builder<'a> {
             .into_iter()
             .filter_map(|(at, v)| Some((at, states[v as usize].as_ref()?.value.clone()?)))
             .collect();
+        let state_uses = uses(&parts, &self.kept);
         Plan {
             parts,
             arena,
@@ -567,6 +623,8 @@ impl<'a> Builder<'a> {
             constants,
             constants_len: self.constants_len,
             given,
+            kept: self.kept,
+            state_uses,
             tail,
             inputs: Signature::new(),
         }

@@ -7,16 +7,18 @@
 
 mod build;
 mod infer;
+mod kept;
 mod reads;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use ov_core::{ElementType, Shape, Tensor, op::OpError};
+use ov_core::{ElementType, Shape, Tensor, model::Variable, op::OpError};
 
 pub(crate) use infer::evaluate;
 
 use crate::{
     kernels::{Gpu, Source},
+    lower::is_stored,
     program::{NodeDesc, Program, ValueId, WeightBytes},
 };
 
@@ -43,11 +45,38 @@ pub(crate) struct Upload {
     pub(crate) len: usize,
 }
 
+/// Memory of a variable, which belongs to the request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum StateMemory {
+    /// With its value before the inference, or the one that is brought up to date in place.
+    Before(usize),
+    /// For its value after the inference.
+    After(usize),
+}
+
+/// Where a value lies on the device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum DevicePlace {
+    /// Offset in the arena.
+    Arena(usize),
+    /// Memory of a variable.
+    State(StateMemory),
+}
+
+/// A copy within the device, to where a variable's value after the inference lies.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Move {
+    pub(crate) from: DevicePlace,
+    /// The variable.
+    pub(crate) to: usize,
+    pub(crate) len: usize,
+}
+
 /// A copy from the device to the host.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Download {
     pub(crate) pinned: usize,
-    pub(crate) device: usize,
+    pub(crate) device: DevicePlace,
     pub(crate) len: usize,
     /// The value to make a tensor of, with its type and shape, when host steps or later stages read it.
     pub(crate) keep: Option<(ValueId, ElementType, Shape)>,
@@ -66,6 +95,8 @@ pub(crate) enum Argument {
     Constants(usize),
     /// An address in memory that is zero at the start of every inference.
     Zeroed(usize),
+    /// The memory of a variable.
+    State(StateMemory),
     /// Bytes.
     Bytes(Vec<u8>),
 }
@@ -88,6 +119,8 @@ pub(crate) struct PlannedLaunch {
 pub(crate) struct GraphPart {
     pub(crate) uploads: Vec<Upload>,
     pub(crate) launches: Vec<PlannedLaunch>,
+    /// After the launches, beside the downloads.
+    pub(crate) moves: Vec<Move>,
     pub(crate) downloads: Vec<Download>,
 }
 
@@ -151,6 +184,51 @@ pub(crate) enum GivenFrom {
     Host(HostSource),
 }
 
+/// A variable of which the stage knows what it holds after the inference.
+#[derive(Clone, Debug)]
+pub(crate) struct Kept {
+    /// The variable.
+    pub(crate) variable: usize,
+    pub(crate) element_type: ElementType,
+    pub(crate) shape: Shape,
+    pub(crate) from: KeptFrom,
+}
+
+/// How a variable gets the value that it has after the inference.
+#[derive(Clone, Debug)]
+pub(crate) enum KeptFrom {
+    /// It is the value before it, or was brought up to date in its memory.
+    Same,
+    /// It lies in [`StateMemory::After`].
+    Written,
+    /// It follows from shapes.
+    Held(Tensor),
+    /// It is on the host when the stage has run.
+    Host(HostSource),
+}
+
+/// What a stage needs of a variable's memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct StateUse {
+    /// The variable.
+    pub(crate) variable: usize,
+    /// Whether its value before the inference has to be on the device.
+    pub(crate) before: bool,
+    /// Bytes that are written to its memory for the value after the inference.
+    pub(crate) after: Option<usize>,
+}
+
+/// The input and the output of a program that stand for a variable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct StatePort {
+    /// Index in the program's inputs.
+    pub(crate) input: usize,
+    /// Index in the program's outputs.
+    pub(crate) output: usize,
+    /// Whether its value may lie in the memory of a GPU.
+    pub(crate) on_device: bool,
+}
+
 /// The node whose result shapes are only known once it has run, and what comes after it.
 #[derive(Debug)]
 pub(crate) struct Tail {
@@ -175,6 +253,9 @@ pub(crate) struct Plan {
     pub(crate) constants: Vec<(usize, Tensor)>,
     pub(crate) constants_len: usize,
     pub(crate) given: Vec<Given>,
+    pub(crate) kept: Vec<Kept>,
+    /// What launches and copies use of variables.
+    pub(crate) state_uses: Vec<StateUse>,
     pub(crate) tail: Option<Tail>,
     pub(crate) inputs: Signature,
 }
@@ -182,6 +263,11 @@ pub(crate) struct Plan {
 impl Plan {
     /// The modules that launches need.
     pub(crate) fn sources(&self) -> impl Iterator<Item = &Source> {
+        self.launches().map(|launch| &launch.source)
+    }
+
+    /// The launches in order.
+    pub(crate) fn launches(&self) -> impl Iterator<Item = &PlannedLaunch> {
         self.parts
             .iter()
             .filter_map(|part| match part {
@@ -189,7 +275,6 @@ impl Plan {
                 Part::Host(_) => None,
             })
             .flatten()
-            .map(|launch| &launch.source)
     }
 }
 
@@ -211,6 +296,8 @@ pub(crate) struct Executable {
     pub(crate) program: Program,
     pub(crate) weights: WeightBytes,
     pub(crate) gpu: Gpu,
+    /// The variables, whose inputs and outputs are the last ones.
+    pub(crate) states: Vec<StatePort>,
     plans: Mutex<PlanCache>,
     /// The same for the bodies of control-flow nodes, by node.
     pub(crate) bodies: Vec<Vec<Arc<Self>>>,
@@ -229,7 +316,20 @@ impl Executable {
                     .collect()
             })
             .collect();
-        Self { program, weights, gpu, plans: Mutex::default(), bodies }
+        Self { program, weights, gpu, states: Vec::new(), plans: Mutex::default(), bodies }
+    }
+
+    /// The same for a program whose last inputs and outputs are those of these variables.
+    pub(crate) fn with_variables(mut self, variables: &[Variable]) -> Self {
+        let hidden: usize = variables.iter().map(Variable::parameters).sum();
+        let mut input = self.program.inputs.len().saturating_sub(hidden);
+        let first = self.program.outputs.len().saturating_sub(variables.len());
+        for (i, variable) in variables.iter().enumerate() {
+            let on_device = is_stored(variable.element_type);
+            self.states.push(StatePort { input, output: first + i, on_device });
+            input += variable.parameters();
+        }
+        self
     }
 
     pub(crate) fn node(&self, index: usize) -> &NodeDesc {

@@ -15,7 +15,8 @@ use super::HostCompiler;
 #[derive(Debug)]
 pub(crate) struct FakeCuda {
     path: PathBuf,
-    library: Library,
+    /// Never closed, as by [`Api`](crate::driver::Api).
+    library: &'static Library,
 }
 
 impl FakeCuda {
@@ -38,7 +39,7 @@ impl FakeCuda {
         fs::copy(&built, &path).expect("a copy of the driver");
         // SAFETY: the initialisers of this library only fill its own tables.
         let library = unsafe { Library::new(&path) }.expect("the driver loads");
-        Some(Self { path, library })
+        Some(Self { path, library: Box::leak(Box::new(library)) })
     }
 
     /// The library's file, to be opened by its path.
@@ -60,8 +61,9 @@ impl FakeCuda {
     }
 
     /// What was done or exists: `launches`, `early_launches` (of kernels that began before the one before them),
-    /// `graph_launches`, `launch_priority` (of the last), `programmatic_edges`, `allocation_calls`; `allocations`,
-    /// `bytes`, `pinned`, `modules`, `contexts`, `graphs`, `graph_execs`.
+    /// `graph_launches`, `launch_priority` (of the last), `programmatic_edges`, `allocation_calls`; bytes that were copied:
+    /// `host_to_device`, `device_to_host`, `within_device` (by nodes of graphs), `peer`; `allocations`, `bytes`, `pinned`,
+    /// `modules`, `contexts`, `graphs`, `graph_execs`.
     pub(crate) fn get(&self, counter: &str) -> i64 {
         let name = CString::new(counter).expect("no zero byte");
         // SAFETY: the library's function of this name has this type.

@@ -6,7 +6,7 @@ use crate::{
     compile::{Compiler, Nvrtc},
     driver::{
         Api, Context, DeviceMemory, Driver, DriverError, GraphBuilder, KernelNode, Module,
-        Patience, Pinned, Stream, Wait,
+        Patience, Pinned, Side, Stream, Transfer, Wait,
     },
     images::Images,
     kernels::{Arg, Launch, Source, Step},
@@ -161,7 +161,8 @@ impl Lab {
             };
             builder.kernel(node).map_err(text)?;
         }
-        builder.downloads(&pinned, &memory, &[(0, 0, len)]).map_err(text)?;
+        let (from, to) = (Side::Device(&memory, 0), Side::Host(&pinned, 0));
+        builder.copies(&[Transfer { from, to, len }]).map_err(text)?;
         let mut graph = builder.finish(&stream).map_err(text)?;
         pinned.bytes_mut().copy_from_slice(&layout.image);
         memory.write(0, &pinned, len, &stream).map_err(text)?;

@@ -8,6 +8,7 @@ mod models;
 mod plans;
 mod quantized;
 mod several;
+mod states;
 mod vertical;
 
 use std::sync::Arc;

@@ -23,7 +23,7 @@ fn slots_are_taken_from_the_idlest_gpu() {
     let blob = compile_blob(&mlp(), &config, &devices[0], Some(compiler)).expect("compiles");
     let model = CudaModel::bind(blob, config, devices, Some(compiler)).expect("binds");
     let pool = model.pool();
-    let mut lent: Vec<_> = (0..4).map(|_| pool.borrow().expect("a slot")).collect();
+    let mut lent: Vec<_> = (0..4).map(|_| pool.borrow(None).expect("a slot")).collect();
     let order: Vec<usize> =
         lent.iter_mut().map(|l| l.slot().loaded().context.device().ordinal).collect();
     assert_ne!(order[0], order[1], "{order:?}");

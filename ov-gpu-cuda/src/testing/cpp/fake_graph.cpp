@@ -121,6 +121,7 @@ static void carry_out(Context* context, const Work& w) {
     case COPY: {
       const Copy3d& c = w.copy;
       if (check_copy(context, c)) return fault(context, ILLEGAL_ADDRESS, "a copy from or to freed memory");
+      count(c.from_type == 1 ? "host_to_device" : c.to_type == 1 ? "device_to_host" : "within_device", (long long)c.width);
       const char* from = (c.from_type == 1 ? (const char*)c.from_host : (const char*)c.from_device) + c.from_x;
       memmove((c.to_type == 1 ? (char*)c.to_host : (char*)c.to_device) + c.to_x, from, c.width);
       break;

@@ -126,6 +126,7 @@ static bool is_pinned(const void* at, unsigned long len) {
 EXPORT cuMemcpyHtoDAsync_v2(unsigned long long to, const void* from, unsigned long len, void* stream) {
   READY;
   if (len && !in_device_memory(context, to, len)) return INVALID_VALUE;
+  count("host_to_device", (long long)len);
   if (is_pinned(from, len)) {
     enqueue(stream_of(context, stream), [=] { memcpy((void*)to, from, len); });
   } else {
@@ -137,6 +138,7 @@ EXPORT cuMemcpyHtoDAsync_v2(unsigned long long to, const void* from, unsigned lo
 EXPORT cuMemcpyDtoHAsync_v2(void* to, unsigned long long from, unsigned long len, void* stream) {
   READY;
   if (len && !in_device_memory(context, from, len)) return INVALID_VALUE;
+  count("device_to_host", (long long)len);
   enqueue(stream_of(context, stream), [=] { memcpy(to, (const void*)from, len); });
   return is_pinned(to, len) ? 0 : finish(stream_of(context, stream));
 }
@@ -150,6 +152,7 @@ EXPORT cuMemcpyPeerAsync(unsigned long long to, void* to_context, unsigned long 
                          void* stream) {
   READY;
   if (!in_device_memory((Context*)to_context, to, len) || !in_device_memory((Context*)from_context, from, len)) return INVALID_VALUE;
+  count("peer", (long long)len);
   enqueue(stream_of(context, stream), [=] { memcpy((void*)to, (const void*)from, len); });
   return 0;
 }
