@@ -24,8 +24,11 @@ use super::{
 /// The family.
 pub(super) const CONVOLUTION: Kernel = Kernel { name: "convolution", select, bind };
 
-const DEPTHWISE: &str =
-    concat!(include_str!("cuda/activation.cuh"), include_str!("cuda/depthwise.cu"));
+const DEPTHWISE: &str = concat!(
+    include_str!("cuda/activation.cuh"),
+    include_str!("cuda/depthwise.cuh"),
+    include_str!("cuda/depthwise.cu"),
+);
 
 /// Most threads of a block of depthwise convolutions.
 const DEPTHWISE_THREADS: u32 = 128;

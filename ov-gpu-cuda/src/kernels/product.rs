@@ -87,6 +87,21 @@ pub(super) struct Requantize {
 }
 
 impl Requantize {
+    /// One with a scale per column and nothing else, to be compiled.
+    #[cfg(test)]
+    pub(super) fn sample(output: ElementType, shifted: bool) -> Self {
+        Self {
+            x_zero: None,
+            columns: None,
+            shifts: shifted.then_some(Arg::I64(0)),
+            scale: Arg::I64(0),
+            factor: None,
+            scale_per_column: true,
+            steps: None,
+            output,
+        }
+    }
+
     /// `OV_Y`.
     pub(super) fn output(&self) -> String {
         storage_type(self.output).unwrap_or("float").to_owned()
@@ -466,16 +481,6 @@ pub(crate) fn ladder() -> Vec<Source> {
         add(last, true, false, Form::Plain, 1);
     }
     let bytes = |element_type, tile, form, a_vector, shifted: bool, output| {
-        let requantize = Requantize {
-            x_zero: None,
-            columns: None,
-            shifts: shifted.then_some(Arg::I64(0)),
-            scale: Arg::I64(0),
-            factor: None,
-            scale_per_column: true,
-            steps: None,
-            output,
-        };
         let product = Product {
             element_type,
             m: 1,
@@ -489,7 +494,7 @@ pub(crate) fn ladder() -> Vec<Source> {
             y_batch: 1,
             bias_batch: 0,
             finish: Finish { activation: Activation::Silu, ..Finish::none() },
-            requantize: Some(requantize),
+            requantize: Some(Requantize::sample(output, shifted)),
             form,
         };
         product.source(tile, a_vector, 16)

@@ -214,7 +214,6 @@ template <class S> OV_DEVICE void multiply_values(float (&sums)[SUMS], const flo
 // What the blocks that share the keys have found, in their order; false unless this block is the last to come.
 OV_DEVICE bool gather(float (&sums)[SUMS], float (&highest)[2], float (&total)[2], float* parts, int* counters, const Attention& p) {
   constexpr int COUNT = SUMS + 4;
-  OV_SHARED(int, last, 1);
   const long long tile = ov_block_x();
   float* mine = parts + (tile * p.shares + ov_block_y()) * (COUNT * THREADS) + ov_thread_x();
   OV_UNROLL
@@ -224,15 +223,7 @@ OV_DEVICE bool gather(float (&sums)[SUMS], float (&highest)[2], float (&total)[2
     mine[(SUMS + r) * THREADS] = highest[r];
     mine[(SUMS + 2 + r) * THREADS] = total[r];
   }
-  ov_fence();
-  ov_block_sync();
-  if (ov_thread_x() == 0) {
-    *last = ov_atomic_add(counters + tile, 1) == p.shares - 1;
-    if (*last) counters[tile] = 0;
-  }
-  ov_block_sync();
-  if (!*last) return false;
-  ov_fence();
+  if (!ov_last_to_come(counters + tile, p.shares)) return false;
   const float* all = parts + tile * p.shares * (COUNT * THREADS) + ov_thread_x();
   OV_UNROLL
   for (int r = 0; r < 2; ++r) {

@@ -114,3 +114,18 @@ OV_DEVICE float ov_warp_max(float v) {
   for (int mask = 16; mask > 0; mask /= 2) v = ov_fmax(v, ov_shfl_xor(v, mask));
   return v;
 }
+
+// Whether this block is the last of `shares` that write parts of one result; what the others wrote before is then there
+// for `ov_load_uncached`. The counter is left zero. For all threads of the block.
+OV_DEVICE bool ov_last_to_come(int* counter, int shares) {
+  OV_SHARED(int, last, 1);
+  ov_fence();
+  ov_block_sync();
+  if (ov_thread_x() == 0) {
+    *last = ov_atomic_add(counter, 1) == shares - 1;
+    if (*last) *counter = 0;
+  }
+  ov_block_sync();
+  if (*last) ov_fence();
+  return *last;
+}

@@ -247,20 +247,11 @@ template <class S, class R> OV_DEVICE void multiply(Sum (&sums)[SUMS], int (&row
 
 // Sums of all blocks that share the tile, in the order of their parts of k; false unless this block is the last to come.
 OV_DEVICE bool gather(Sum (&sums)[SUMS], Sum* parts, int* counters, const Product& p) {
-  OV_SHARED(int, last, 1);
   const long long tile = (long long)ov_block_z() * ov_grid_dim_x() + ov_block_x();
   Sum* mine = parts + (tile * p.shares + ov_block_y()) * (SUMS * THREADS) + ov_thread_x();
   OV_UNROLL
   for (int i = 0; i < SUMS; ++i) mine[i * THREADS] = sums[i];
-  ov_fence();
-  ov_block_sync();
-  if (ov_thread_x() == 0) {
-    *last = ov_atomic_add(counters + tile, 1) == p.shares - 1;
-    if (*last) counters[tile] = 0;
-  }
-  ov_block_sync();
-  if (!*last) return false;
-  ov_fence();
+  if (!ov_last_to_come(counters + tile, p.shares)) return false;
   const Sum* all = parts + tile * p.shares * (SUMS * THREADS) + ov_thread_x();
   OV_UNROLL
   for (int i = 0; i < SUMS; ++i) sums[i] = 0;

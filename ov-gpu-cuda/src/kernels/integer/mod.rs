@@ -37,6 +37,7 @@ const GEMV: &str = concat!(
 const DEPTHWISE: &str = concat!(
     include_str!("../cuda/activation.cuh"),
     include_str!("../cuda/integer.cuh"),
+    include_str!("../cuda/depthwise.cuh"),
     include_str!("../cuda/integer_depthwise.cu"),
 );
 
@@ -401,16 +402,7 @@ pub(crate) fn ladder() -> Vec<Source> {
         gpu: H100,
         element_type,
         finish: Finish::none(),
-        requantize: Requantize {
-            x_zero: None,
-            columns: None,
-            shifts: shifted.then_some(Arg::I64(0)),
-            scale: Arg::I64(0),
-            factor: None,
-            scale_per_column: true,
-            steps: None,
-            output,
-        },
+        requantize: Requantize::sample(output, shifted),
     };
     let mut all = vec![
         tail(U8, F32, false).gemv_source(1, 1),
